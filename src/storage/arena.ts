@@ -7,6 +7,11 @@
  */
 import { BLOCK_BYTES, MAX_IO_BLOCKS } from '../base/units.ts';
 
+// The compiler's libraries declare WebAssembly only together with the DOM.
+declare const WebAssembly: {
+  Memory: new (limits: { initial: number; maximum: number; shared: true }) => { readonly buffer: SharedArrayBuffer };
+};
+
 /** Bytes in front of each payload: a record's header is encoded there, so that header and payload are one run. */
 export const HEADER_ROOM_BYTES = BLOCK_BYTES;
 
@@ -51,7 +56,7 @@ export class Arena {
     const pages = Math.ceil(sizeBytes / 65536);
     // A WebAssembly memory is page-aligned, which a SharedArrayBuffer is not promised to be.
     const wasm = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-    this.memory = wasm.buffer as unknown as SharedArrayBuffer;
+    this.memory = wasm.buffer;
     this.sizeBytes = pages * 65536;
     this.free = CLASSES.map(() => []);
     this.waiting = CLASSES.map(() => []);
