@@ -62,7 +62,7 @@ export function splitZero(offsetBytes: number, lengthBytes: number): Part[] {
 function cutAtMultiples(offsetBytes: number, lengthBytes: number, windowBytes: number): Part[] {
   const parts: Part[] = [];
   const end = offsetBytes + lengthBytes;
-  for (let at = offsetBytes; at < end; ) {
+  for (let at = offsetBytes; at < end;) {
     const cut = Math.min((Math.floor(at / windowBytes) + 1) * windowBytes, end);
     parts.push({ offsetBytes: at, lengthBytes: cut - at });
     at = cut;

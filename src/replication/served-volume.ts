@@ -8,23 +8,8 @@
  */
 import type { HoldfastError } from '../base/errors.ts';
 import type { Extent } from '../base/device.ts';
+import type { Position } from '../base/position.ts';
 import type { Slot } from '../storage/arena.ts';
-
-/** A position in the log of a volume: epoch first. */
-export interface Position {
-  epoch: number;
-  seq: number;
-}
-
-export function comparePositions(a: Position, b: Position): number {
-  return a.epoch - b.epoch || a.seq - b.seq;
-}
-
-/** The pair that makes a mutation at-most-once. Session 0n: none (the caller never repeats). */
-export interface RequestId {
-  session: bigint;
-  request: number;
-}
 
 /** A session's attachment to a volume, made by `attach`, ended by a later attach of the same session or by `detach`. */
 export interface Attachment {

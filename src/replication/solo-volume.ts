@@ -1,0 +1,502 @@
+/**
+ * A group of one: the layer above a store where there is no other replica. It assigns positions, marks blocks, decides
+ * what is committed (what is durable here) and acknowledges.
+ *
+ * Guarantees: a mutation is answered only when it is durable; overlapping writes take effect in log order, reads never
+ * see half of one; a request is executed at most once per (session, request); every queue is bounded by the arena and
+ * by the connections' limits. Pure: no sockets, files, timers, clocks or randomness.
+ */
+import assert from 'node:assert/strict';
+import { combineBlock, crcBlocks } from '../base/checksum.ts';
+import type { Extent } from '../base/device.ts';
+import { HoldfastError } from '../base/errors.ts';
+import { type Position, comparePositions } from '../base/position.ts';
+import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES } from '../base/units.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
+import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
+import { type Operation, RangeLock } from './range-lock.ts';
+import type { Attachment, Done, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
+import { SessionFence, type SoloAttachment } from './session-fence.ts';
+import type { LogRecord } from './store.ts';
+
+/** Blocks that one call of `extents` looks at: it bounds the work of one turn. */
+const EXTENT_SCAN_BLOCKS = 262_144;
+/** Blocks of owed zeros written at a time. */
+const ZERO_RUN_BLOCKS = 256;
+/** Records whose payload the fence and the log do not know by a session. */
+const NO_SESSION = 0n;
+
+/** A record between append and commit, and whom to answer. */
+interface Awaiting {
+  record: LogRecord;
+  operation: Operation<LogRecord>;
+  done: Done;
+}
+
+export class SoloVolume implements ServedVolume {
+  private readonly store: BlockStore;
+  private readonly arena: Arena;
+  private readonly readOnly: boolean;
+  private readonly lock: RangeLock<LogRecord> = new RangeLock();
+  private readonly fence: SessionFence;
+  private awaiting: Awaiting[] = [];
+  /** Mutations that wait for room in the journal, in order. */
+  private waitingForRoom: Array<() => void> = [];
+  private flushes: Array<{ position: Position; done: Done }> = [];
+  private unapplied = 0;
+  private closing = false;
+  private idleWaiters: Array<() => void> = [];
+  private zeroFrom = 0;
+  private zeroing: Promise<boolean> | null = null;
+
+  constructor(
+    store: BlockStore,
+    arena: Arena,
+    options: { readOnly: boolean; onFailed: (error: HoldfastError) => void },
+  ) {
+    this.store = store;
+    this.arena = arena;
+    this.readOnly = options.readOnly || store.health !== 'good';
+    this.fence = new SessionFence(store);
+    store.listen({
+      durable: (position) => this.durable(position),
+      room: () => this.roomAgain(),
+      failed: (error) => {
+        this.abandon(error);
+        options.onFailed(error);
+      },
+    });
+  }
+
+  info(): VolumeInfo {
+    return {
+      name: this.store.name,
+      volumeId: this.store.volumeId,
+      sizeBytes: this.store.sizeBytes,
+      readOnly: this.readOnly,
+      epoch: this.store.epoch,
+      position: this.store.committedPosition,
+    };
+  }
+
+  attach(
+    session: bigint,
+    generation: number,
+    since: Position | null,
+    revoked: () => void,
+    done: (error: HoldfastError | null, attachment: Attachment | null) => void,
+  ): void {
+    this.fence.attach(session, generation, since, revoked, done);
+  }
+
+  detach(attachment: Attachment): void {
+    this.fence.detach(attachment);
+  }
+
+  // --- reading ----------------------------------------------------------------------------------------------------
+
+  read(offsetBytes: number, lengthBytes: number, slot: Slot, done: ReadDone): void {
+    const refusal = this.refusal('read', offsetBytes, lengthBytes, MAX_IO_BYTES, false);
+    if (refusal !== null) return queueMicrotask(() => done(refusal, -1));
+    const first = Math.floor(offsetBytes / BLOCK_BYTES);
+    const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
+    const whole = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
+    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
+      // `run` may be called before `read` returns; the store answers in a later turn, when `operation` is set.
+      this.store.readBlocks(first, count, slot, (error, crc) => {
+        this.lock.finish(operation);
+        done(error, error === null && whole ? crc : -1);
+      }),
+    );
+  }
+
+  extents(offsetBytes: number, lengthBytes: number, limit: number): Extent[] {
+    const refusal = this.refusal('extents', offsetBytes, lengthBytes, Infinity, false);
+    if (refusal !== null) throw refusal;
+    const end = offsetBytes + lengthBytes;
+    const endBlock = Math.ceil(end / BLOCK_BYTES);
+    let block = Math.floor(offsetBytes / BLOCK_BYTES);
+    const scanEnd = Math.min(endBlock, block + EXTENT_SCAN_BLOCKS);
+    const extents: Extent[] = [];
+    while (block < scanEnd) {
+      const hole = this.isHole(block);
+      let next = block + 1;
+      if (this.unapplied === 0) next = this.store.runEnd(block, scanEnd);
+      else while (next < scanEnd && this.isHole(next) === hole) next++;
+      const from = Math.max(block * BLOCK_BYTES, offsetBytes);
+      const to = Math.min(next * BLOCK_BYTES, end);
+      if (extents.length === limit) break;
+      extents.push({ offsetBytes: from, lengthBytes: to - from, kind: hole ? 'hole' : 'data' });
+      block = next;
+    }
+    return extents;
+  }
+
+  /** By what is acknowledged, applied or not. */
+  private isHole(block: number): boolean {
+    const newest = this.unapplied === 0 ? null : this.lock.newestWrite(block);
+    return newest === null ? this.store.isHole(block) : newest.kind === RECORD_KINDS.ZERO;
+  }
+
+  // --- writing ----------------------------------------------------------------------------------------------------
+
+  write(
+    attachment: Attachment | null,
+    request: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    slot: Slot,
+    crcsKnown: boolean,
+    done: Done,
+  ): void {
+    const give = (error: HoldfastError | null): void => {
+      this.arena.release(slot);
+      queueMicrotask(() => done(error));
+    };
+    const refusal = this.refusal('write', offsetBytes, lengthBytes, MAX_IO_BYTES, true);
+    if (refusal !== null) return give(refusal);
+    const settled = this.fence.lookUp(attachment, request);
+    if (settled !== 'new') return give(settled);
+    const first = Math.floor(offsetBytes / BLOCK_BYTES);
+    const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
+    const head = offsetBytes - first * BLOCK_BYTES;
+    const tail = head + lengthBytes;
+    if (head === 0 && tail === count * BLOCK_BYTES) {
+      this.whenRoom(count, attachment, done, slot, () => {
+        const payloadCrc = crcsKnown ? combined(slot, count) : crcBlocks(slot.payload.subarray(0, tail), slot.crcs, 0);
+        this.append(RECORD_KINDS.WRITE, attachment, request, first, count, slot, payloadCrc, done);
+      });
+      return;
+    }
+    this.complete(first, count, head, tail, slot, (error, release) => {
+      if (error !== null) {
+        release();
+        this.arena.release(slot);
+        return done(error);
+      }
+      const finish = (): void => {
+        this.fillEdges(first, count, head, tail, slot);
+        const payloadCrc = crcBlocks(slot.payload.subarray(0, count * BLOCK_BYTES), slot.crcs, 0);
+        this.append(RECORD_KINDS.WRITE, attachment, request, first, count, slot, payloadCrc, done);
+        release();
+      };
+      this.whenRoom(count, attachment, done, slot, finish, release);
+    });
+  }
+
+  /**
+   * Reads the blocks of which an unaligned write covers only a part, into the parts of its slot that it does not cover.
+   * The reads stay on the blocks until `release`: whatever is written there meanwhile is not applied before that, so
+   * that `fillEdges` finds it as the newest write.
+   */
+  private complete(
+    first: number,
+    count: number,
+    head: number,
+    tail: number,
+    slot: Slot,
+    done: (error: HoldfastError | null, release: () => void) => void,
+  ): void {
+    const edges: number[] = [];
+    if (head > 0) edges.push(first);
+    const lastPartial = tail < count * BLOCK_BYTES;
+    if (lastPartial && (count > 1 || head === 0)) edges.push(first + count - 1);
+    const held: Array<Operation<LogRecord>> = [];
+    let left = edges.length;
+    let failure: HoldfastError | null = null;
+    const release = (): void => {
+      for (const operation of held) this.lock.finish(operation);
+    };
+    const one = (block: number): void => {
+      const settle = (error: HoldfastError | null): void => {
+        failure ??= error;
+        if (--left === 0) done(failure, release);
+      };
+      const scratch = this.arena.take(1);
+      if (scratch === null) return this.arena.whenFree(1, () => one(block));
+      const operation: Operation<LogRecord> = this.lock.read(block, 1, () =>
+        this.store.readBlocks(block, 1, scratch, (error) => {
+          if (error === null) {
+            const at = (block - first) * BLOCK_BYTES;
+            const bytes = scratch.payload.subarray(0, BLOCK_BYTES);
+            if (block === first && head > 0) slot.payload.set(bytes.subarray(0, head), 0);
+            if (block === first + count - 1 && lastPartial) slot.payload.set(bytes.subarray(tail - at), tail);
+          }
+          this.arena.release(scratch);
+          settle(error);
+        }),
+      );
+      held.push(operation);
+    };
+    for (const block of edges) one(block);
+  }
+
+  /** Replaces what was read by the content of the newest write that is on its way to the same block, if there is one. */
+  private fillEdges(first: number, count: number, head: number, tail: number, slot: Slot): void {
+    if (head > 0) this.copyNewest(first, 0, head, slot.payload, 0);
+    const last = first + count - 1;
+    const end = count * BLOCK_BYTES;
+    if (tail < end) this.copyNewest(last, BLOCK_BYTES - (end - tail), BLOCK_BYTES, slot.payload, tail);
+  }
+
+  private copyNewest(block: number, from: number, to: number, into: Uint8Array, at: number): void {
+    const newest = this.lock.newestWrite(block);
+    if (newest === null) return;
+    if (newest.kind === RECORD_KINDS.ZERO) return void into.fill(0, at, at + (to - from));
+    const base = (block - newest.firstBlock) * BLOCK_BYTES;
+    into.set(newest.slot.payload.subarray(base + from, base + to), at);
+  }
+
+  zero(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void {
+    const aligned = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
+    const refusal = this.refusal('zero', offsetBytes, lengthBytes, aligned ? MAX_ZERO_BYTES : MAX_IO_BYTES, true);
+    if (refusal !== null) return queueMicrotask(() => done(refusal));
+    if (aligned) {
+      return this.zeroBlocks(attachment, request, offsetBytes / BLOCK_BYTES, lengthBytes / BLOCK_BYTES, done);
+    }
+    const head = offsetBytes % BLOCK_BYTES;
+    this.withSlot(Math.ceil((head + lengthBytes) / BLOCK_BYTES), (slot) => {
+      slot.payload.fill(0, head, head + lengthBytes);
+      this.write(attachment, request, offsetBytes, lengthBytes, slot, false, done);
+    });
+  }
+
+  trim(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void {
+    const refusal = this.refusal('trim', offsetBytes, lengthBytes, MAX_ZERO_BYTES, true);
+    if (refusal !== null) return queueMicrotask(() => done(refusal));
+    const first = Math.ceil(offsetBytes / BLOCK_BYTES);
+    const end = Math.floor((offsetBytes + lengthBytes) / BLOCK_BYTES);
+    if (end <= first) return queueMicrotask(() => done(null));
+    this.zeroBlocks(attachment, request, first, end - first, done);
+  }
+
+  private zeroBlocks(attachment: Attachment | null, request: number, first: number, count: number, done: Done): void {
+    const settled = this.fence.lookUp(attachment, request);
+    if (settled !== 'new') return queueMicrotask(() => done(settled));
+    this.withSlot(1, (slot) =>
+      this.whenRoom(0, attachment, done, slot, () =>
+        this.append(RECORD_KINDS.ZERO, attachment, request, first, count, slot, 0, done),
+      ),
+    );
+  }
+
+  private withSlot(pages: number, use: (slot: Slot) => void): void {
+    const slot = this.arena.take(pages);
+    if (slot === null) this.arena.whenFree(pages, () => this.withSlot(pages, use));
+    else use(slot);
+  }
+
+  /** Runs now if the journal has room and nobody waits, else in turn. A revoked or closed request is dropped instead. */
+  private whenRoom(
+    payloadBlocks: number,
+    attachment: Attachment | null,
+    done: Done,
+    slot: Slot,
+    run: () => void,
+    dropped: () => void = () => {},
+  ): void {
+    const attempt = (): boolean => {
+      const refusal = this.dropReason(attachment);
+      if (refusal !== null) {
+        dropped();
+        this.arena.release(slot);
+        queueMicrotask(() => done(refusal));
+        return true;
+      }
+      if (!this.store.hasRoom(payloadBlocks)) return false;
+      run();
+      return true;
+    };
+    if (this.waitingForRoom.length > 0 || !attempt()) {
+      this.waitingForRoom.push(() => {
+        if (!attempt()) this.stillWaiting = true;
+      });
+    }
+  }
+  private stillWaiting = false;
+
+  private roomAgain(): void {
+    while (this.waitingForRoom.length > 0) {
+      this.stillWaiting = false;
+      this.waitingForRoom[0]!();
+      if (this.stillWaiting) return;
+      this.waitingForRoom.shift();
+    }
+  }
+
+  private dropReason(attachment: Attachment | null): HoldfastError | null {
+    if (this.store.failed !== null) return this.store.failed;
+    if (attachment !== null && this.fence.isRevoked(attachment)) {
+      return new HoldfastError('STALE_GENERATION', { operation: 'write', volume: this.store.name });
+    }
+    if (this.store.outOfSpace) {
+      return new HoldfastError('NO_SPACE', {
+        operation: 'write',
+        volume: this.store.name,
+        detail: 'the disk under this sparse volume is full',
+        remedy: 'free space there; writing goes on by itself',
+      });
+    }
+    return null;
+  }
+
+  private append(
+    kind: RecordKind,
+    attachment: Attachment | null,
+    request: number,
+    firstBlock: number,
+    blockCount: number,
+    slot: Slot,
+    payloadCrc: number,
+    done: Done,
+  ): void {
+    const { committedPosition, lastPosition } = this.store;
+    const record: LogRecord = {
+      kind,
+      epoch: this.store.epoch,
+      seq: lastPosition.seq + 1,
+      commitEpoch: committedPosition.epoch,
+      commitSeq: committedPosition.seq,
+      session: attachment?.session ?? NO_SESSION,
+      request: attachment === null ? 0 : request,
+      firstBlock,
+      blockCount,
+      slot,
+      payloadCrc,
+    };
+    if (attachment !== null) (attachment as SoloAttachment).last = record;
+    const operation = this.lock.write(firstBlock, blockCount, record, () => this.applyNow(record, operation));
+    this.unapplied++;
+    this.awaiting.push({ record, operation, done });
+    this.store.append(record);
+  }
+
+  private applyNow(record: LogRecord, operation: Operation<LogRecord>): void {
+    if (this.store.failed !== null) return;
+    this.store.apply(record, (error) => {
+      if (error !== null) return;
+      this.unapplied--;
+      this.lock.finish(operation);
+      this.arena.release(record.slot);
+      this.fence.settled();
+      this.wakeIdle();
+    });
+  }
+
+  /** A group of one: what is durable is committed. */
+  private durable(position: Position): void {
+    this.store.commit(position);
+    let count = 0;
+    while (count < this.awaiting.length && comparePositions(this.awaiting[count]!.record, position) <= 0) count++;
+    const committed = this.awaiting.splice(0, count);
+    for (const { done } of committed) done(null);
+    for (const { operation } of committed) this.lock.unhold(operation);
+    while (this.flushes.length > 0 && comparePositions(this.flushes[0]!.position, position) <= 0) {
+      this.flushes.shift()!.done(null);
+    }
+    this.wakeIdle();
+  }
+
+  flush(done: Done): void {
+    const { lastPosition, committedPosition, failed } = this.store;
+    if (failed !== null) return queueMicrotask(() => done(failed));
+    if (comparePositions(lastPosition, committedPosition) <= 0) return queueMicrotask(() => done(null));
+    this.flushes.push({ position: lastPosition, done });
+  }
+
+  // --- checks, background, end --------------------------------------------------------------------------------------
+
+  private refusal(
+    operation: string,
+    offsetBytes: number,
+    lengthBytes: number,
+    maxBytes: number,
+    mutates: boolean,
+  ): HoldfastError | null {
+    const where = { operation, offsetBytes, lengthBytes, volume: this.store.name };
+    if (this.store.failed !== null) return this.store.failed;
+    if (this.closing) return new HoldfastError('SHUTTING_DOWN', where);
+    if (
+      !Number.isSafeInteger(offsetBytes) ||
+      !Number.isSafeInteger(lengthBytes) ||
+      offsetBytes < 0 ||
+      lengthBytes < 1
+    ) {
+      return new HoldfastError('INVALID_ARGUMENT', {
+        ...where,
+        remedy: 'offsets and lengths are whole positive bytes',
+      });
+    }
+    if (lengthBytes > maxBytes) return new HoldfastError('TOO_LARGE', { ...where, detail: `the limit is ${maxBytes}` });
+    if (offsetBytes + lengthBytes > this.store.sizeBytes) {
+      return new HoldfastError('OUT_OF_RANGE', { ...where, detail: `it has ${this.store.sizeBytes} bytes` });
+    }
+    if (mutates && this.readOnly) {
+      const detail =
+        this.store.health === 'good' ? undefined : `it is ${this.store.health}: ${this.store.healthReason}`;
+      return new HoldfastError('READ_ONLY', { ...where, detail });
+    }
+    return null;
+  }
+
+  /** Writes zeros into one run of blocks that are owed them. @returns whether there was one */
+  zeroSome(): Promise<boolean> {
+    if (this.store.failed !== null) return Promise.resolve(false);
+    this.zeroing ??= this.zeroRun().finally(() => {
+      this.zeroing = null;
+    });
+    return this.zeroing;
+  }
+
+  private async zeroRun(): Promise<boolean> {
+    const run = this.store.nextOwed(this.zeroFrom, ZERO_RUN_BLOCKS) ?? this.store.nextOwed(0, ZERO_RUN_BLOCKS);
+    if (run === null) return false;
+    this.zeroFrom = run.first + run.count;
+    // Owed blocks are read without touching `data`, so it is enough to keep writes away: a shared lock does that.
+    await new Promise<void>((granted) => {
+      const operation: Operation<LogRecord> = this.lock.read(run.first, run.count, () =>
+        queueMicrotask(() => {
+          this.store
+            .zeroOwed(run.first, run.count)
+            .catch(() => {})
+            .finally(() => {
+              this.lock.finish(operation);
+              granted();
+            });
+        }),
+      );
+    });
+    return true;
+  }
+
+  private abandon(error: HoldfastError): void {
+    const abandoned = this.awaiting.splice(0);
+    for (const { done } of abandoned) done(error);
+    for (const { done } of this.flushes.splice(0)) done(error);
+    for (const { operation } of abandoned) this.lock.finish(operation);
+    this.roomAgain();
+    for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+
+  private wakeIdle(): void {
+    if (this.unapplied === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+
+  /** Refuses new requests and resolves when those under way are applied. */
+  async drain(): Promise<void> {
+    this.closing = true;
+    await this.zeroing;
+    while (this.unapplied > 0 && this.store.failed === null) {
+      await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
+    }
+    assert(this.store.failed !== null || this.awaiting.length === 0);
+  }
+}
+
+/** Payload CRC from the CRCs of the blocks. */
+function combined(slot: Slot, count: number): number {
+  let crc = slot.crcs[0]!;
+  for (let i = 1; i < count; i++) crc = combineBlock(crc, slot.crcs[i]!);
+  return crc;
+}

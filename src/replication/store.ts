@@ -1,0 +1,49 @@
+/**
+ * ReplicatedStore: what the replication core needs of anything that it replicates. The layer above assigns positions,
+ * marks blocks, decides what is committed and when a record may be applied, and acknowledges; the store makes records
+ * durable, applies them and reads. The steps are separate from the first day, so that a group of one and a group of
+ * five are the same store.
+ *
+ * Guarantees every store gives: records become durable in the order in which they were appended; `durable` names the
+ * last position of an unbroken prefix; nothing but `apply` of a durable, committed record changes what `read` sees
+ * (I9); after a failed write or sync nothing is acknowledged any more (`failed`).
+ */
+import type { HoldfastError } from '../base/errors.ts';
+import type { Position } from '../base/position.ts';
+import type { Slot } from '../storage/arena.ts';
+import type { RecordFields } from '../storage/record.ts';
+
+/** A record on its way from append to apply. The slot belongs to the record until the layer above releases it. */
+export interface LogRecord extends RecordFields {
+  slot: Slot;
+  /** Unseeded CRC of the payload, 0 without one. `slot.crcs` holds that of each block. */
+  payloadCrc: number;
+}
+
+export interface StoreEvents {
+  /** Everything up to this position is durable here. */
+  durable(position: Position): void;
+  /** Records may be appended again after `hasRoom` said no. */
+  room(): void;
+  /** The store is poisoned: it stops for good. Called once. */
+  failed(error: HoldfastError): void;
+}
+
+export interface ReplicatedStore {
+  readonly sizeBytes: number;
+  readonly blocks: number;
+  /** The epoch of this opening. */
+  readonly epoch: number;
+  /** Last appended position. */
+  readonly lastPosition: Position;
+  /** Whether a client's record with so many payload blocks may be appended now. */
+  hasRoom(payloadBlocks: number): boolean;
+  /** Its position must be the successor of `lastPosition`. */
+  append(record: LogRecord): void;
+  /** What is committed: only such records may be applied, and the tail passes no other. */
+  commit(position: Position): void;
+  /** Applies a committed record. The caller keeps overlapping records in order and readers of its blocks away. */
+  apply(record: LogRecord, done: (error: HoldfastError | null) => void): void;
+  /** Reads whole blocks into the front of the slot's payload, verified. `crc`: unseeded, of all of it. */
+  readBlocks(first: number, count: number, slot: Slot, done: (error: HoldfastError | null, crc: number) => void): void;
+}

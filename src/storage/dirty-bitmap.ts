@@ -1,0 +1,137 @@
+/**
+ * A bitmap of blocks: those that an absent replica lacks, those still owed zeros, those a mark counts. Pure.
+ *
+ * Guarantees: memory is taken page by page (32 512 blocks) where bits are set; walking it never visits empty pages bit
+ * by bit; `count` is exact; every changed page is named by `takeDirty` until it was handed out.
+ */
+import { BITS_PER_PAGE, PAGE_BODY_BYTES } from './layout.ts';
+
+const WORDS = PAGE_BODY_BYTES / 4;
+
+/** A run of set bits, in blocks. */
+export interface Run {
+  first: number;
+  count: number;
+}
+
+export class DirtyBitmap {
+  readonly blocks: number;
+  private readonly pages: Map<number, Uint32Array> = new Map();
+  private readonly dirty: Set<number> = new Set();
+  private set_ = 0;
+
+  constructor(blocks: number) {
+    this.blocks = blocks;
+  }
+
+  /** Bits that are set. */
+  get count(): number {
+    return this.set_;
+  }
+
+  has(block: number): boolean {
+    const page = this.pages.get(Math.floor(block / BITS_PER_PAGE));
+    if (page === undefined) return false;
+    const bit = block % BITS_PER_PAGE;
+    return ((page[bit >>> 5]! >>> (bit & 31)) & 1) !== 0;
+  }
+
+  /** @returns whether the bit was clear before */
+  set(block: number): boolean {
+    const number = Math.floor(block / BITS_PER_PAGE);
+    let page = this.pages.get(number);
+    if (page === undefined) this.pages.set(number, (page = new Uint32Array(WORDS)));
+    const bit = block % BITS_PER_PAGE;
+    const mask = 1 << (bit & 31);
+    const word = page[bit >>> 5]!;
+    if ((word & mask) !== 0) return false;
+    page[bit >>> 5] = word | mask;
+    this.set_++;
+    this.dirty.add(number);
+    return true;
+  }
+
+  /** @returns whether the bit was set before */
+  clear(block: number): boolean {
+    const number = Math.floor(block / BITS_PER_PAGE);
+    const page = this.pages.get(number);
+    if (page === undefined) return false;
+    const bit = block % BITS_PER_PAGE;
+    const mask = 1 << (bit & 31);
+    const word = page[bit >>> 5]!;
+    if ((word & mask) === 0) return false;
+    page[bit >>> 5] = word & ~mask;
+    this.set_--;
+    this.dirty.add(number);
+    return true;
+  }
+
+  /** The first run of set bits at or after `from`, at most `limit` blocks of it; null when there is none. */
+  nextRun(from: number, limit: number): Run | null {
+    const first = this.nextSet(from);
+    if (first < 0) return null;
+    let end = first + 1;
+    const stop = Math.min(first + limit, this.blocks);
+    while (end < stop && this.has(end)) end++;
+    return { first, count: end - first };
+  }
+
+  private nextSet(from: number): number {
+    const lastPage = Math.floor((this.blocks - 1) / BITS_PER_PAGE);
+    for (
+      let number = Math.floor(from / BITS_PER_PAGE), bit = from % BITS_PER_PAGE;
+      number <= lastPage;
+      number++, bit = 0
+    ) {
+      const page = this.pages.get(number);
+      if (page === undefined) continue;
+      for (let w = bit >>> 5, mask = -1 << (bit & 31); w < WORDS; w++, mask = -1) {
+        const word = page[w]! & mask;
+        if (word !== 0) return number * BITS_PER_PAGE + w * 32 + (31 - Math.clz32(word & -word));
+      }
+    }
+    return -1;
+  }
+
+  takeDirty(): number[] {
+    const pages = [...this.dirty].sort((a, b) => a - b);
+    this.dirty.clear();
+    return pages;
+  }
+
+  get dirtyPages(): number {
+    return this.dirty.size;
+  }
+
+  encodePage(page: number, body: Uint8Array): void {
+    const words = this.pages.get(page);
+    if (words !== undefined) new Uint32Array(body.buffer, body.byteOffset, WORDS).set(words);
+  }
+
+  /** Takes a page from its body; a damaged one reads as all ones: copying too much is safe, too little is not. */
+  decodePage(page: number, body: Uint8Array | null): void {
+    const words = new Uint32Array(WORDS);
+    const first = page * BITS_PER_PAGE;
+    if (body === null) {
+      const count = Math.min(BITS_PER_PAGE, this.blocks - first);
+      words.fill(-1 >>> 0, 0, count >>> 5);
+      if (count & 31) words[count >>> 5] = 2 ** (count & 31) - 1;
+    } else {
+      words.set(new Uint32Array(body.buffer, body.byteOffset, WORDS));
+    }
+    this.set_ -= popCount(this.pages.get(page));
+    this.set_ += popCount(words);
+    this.pages.set(page, words);
+  }
+}
+
+function popCount(words: Uint32Array | undefined): number {
+  let sum = 0;
+  if (words === undefined) return 0;
+  for (const word of words) {
+    let v = word - ((word >>> 1) & 0x55555555);
+    v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
+    sum += (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+  }
+  return sum;
+}

@@ -1,0 +1,213 @@
+/**
+ * Making and opening a store on its three files: format, superblock, tables, recovery.
+ *
+ * Guarantees: an opening either ends with everything durable replayed, applied and checkpointed under a new epoch, or
+ * with an error that says what is wrong and changed nothing; a damaged or poisoned store opens for reading only.
+ */
+import { HoldfastError } from '../base/errors.ts';
+import { ORIGIN } from '../base/position.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+import type { Slot } from './arena.ts';
+import { BlockStore } from './block-store.ts';
+import { type Files, io } from './files.ts';
+import { BITMAP_SLOTS, type Layout, OWED_SLOT, PAGE_BYTES, layoutOf } from './layout.ts';
+import { MetaPages, readSuperblocks } from './meta-pages.ts';
+import { type DecodedRecord, RECORD_KINDS } from './record.ts';
+import { type Recovered, recoverJournal } from './recovery.ts';
+import type { Superblock } from './superblock.ts';
+import { StoreTables } from './tables.ts';
+
+/** What a new volume is. Ids are 16 random bytes each, drawn by the caller. */
+export interface FormatOptions {
+  volumeId: Uint8Array;
+  diskId: Uint8Array;
+  name: string;
+  sizeBytes: number;
+  journalBytes: number;
+  createdAtMs: number;
+  sparse: boolean;
+  durable: boolean;
+}
+
+/** Writes the first superblock. The three files exist, have their full size and are zeros. */
+export async function formatStore(files: Files, o: FormatOptions): Promise<void> {
+  const layout = layoutOf(o.sizeBytes, o.journalBytes);
+  const meta = MetaPages.fresh(files, layout, o.volumeId);
+  const superblock: Superblock = {
+    ...o,
+    sequence: 1,
+    epoch: 0,
+    committed: ORIGIN,
+    tail: { offsetBytes: 0, batchNo: 1, prevCrc: 0 },
+    headBatchNo: 0,
+    clean: true,
+    health: 'good',
+    healthReason: '',
+    bitmaps: Array.from({ length: BITMAP_SLOTS }, (_, i) => ({
+      kind: i === OWED_SLOT ? ('owed' as const) : ('free' as const),
+      name: '',
+      completeAfter: ORIGIN,
+    })),
+    mapCrc: 0,
+  };
+  try {
+    await meta.commit(superblock, [], () => {});
+  } finally {
+    meta.close();
+  }
+}
+
+export interface OpenOptions {
+  /** Bytes of the three files, to be compared with what the superblock says. */
+  sizes: { data: number; journal: number; meta: number };
+  defer: (run: () => void) => void;
+  /** For messages: where the volume is. */
+  where: string;
+  /** Overrides what the volume was created with: fsync before acknowledgment. */
+  durable?: boolean | undefined;
+  /** Called while the journal is replayed, with bytes done. */
+  progress?: ((bytes: number) => void) | undefined;
+}
+
+export interface OpenedStore {
+  store: BlockStore;
+  recovered: Recovered | null;
+  damagedPages: number;
+}
+
+/** The superblock in force, with its page map. @throws HoldfastError NOT_A_VOLUME, WRONG_VERSION, DAMAGED */
+async function openMeta(
+  files: Files,
+  o: OpenOptions,
+): Promise<{ superblock: Superblock; layout: Layout; meta: MetaPages }> {
+  const layoutFor = (s: Superblock): Layout => layoutOf(s.sizeBytes, s.journalBytes);
+  const found = await readSuperblocks(files, layoutFor, o.sizes.meta);
+  for (const { superblock, slot } of found.candidates) {
+    const layout = layoutFor(superblock);
+    const meta = await MetaPages.open(files, layout, superblock, slot);
+    if (meta !== null) return { superblock, layout, meta };
+  }
+  const operation = 'open';
+  if (found.laterFormat !== null) {
+    throw new HoldfastError('WRONG_VERSION', {
+      operation,
+      volume: o.where,
+      detail: `its on-disk format is version ${found.laterFormat}`,
+      remedy: 'open it with a later Holdfast',
+    });
+  }
+  throw new HoldfastError('NOT_A_VOLUME', {
+    operation,
+    volume: o.where,
+    detail: 'neither superblock is valid',
+    remedy: 'check that this is the right folder; a volume whose `meta` is lost can only be restored from a copy',
+  });
+}
+
+export async function openStore(files: Files, o: OpenOptions): Promise<OpenedStore> {
+  const { superblock: found, layout, meta } = await openMeta(files, o);
+  const expected = { data: layout.sizeBytes, journal: layout.journalBytes, meta: layout.metaBytes };
+  for (const file of ['data', 'journal', 'meta'] as const) {
+    if (o.sizes[file] === expected[file]) continue;
+    meta.close();
+    throw new HoldfastError('DAMAGED', {
+      operation: 'open',
+      volume: o.where,
+      detail: `the file ${file} has ${o.sizes[file]} bytes, not ${expected[file]}`,
+      remedy: 'restore the file; it must not be cut or extended',
+    });
+  }
+  const tables = new StoreTables(layout, found.volumeId);
+  const damagedPages = await tables.load(meta, layout, found.committed);
+  let recovered: Recovered | null = null;
+  let head = found.tail;
+  let last = found.committed;
+  let { health, healthReason } = found;
+  if (!found.clean) {
+    const replay = new Replay(files, tables);
+    recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress);
+    await replay.end();
+    head = recovered.head;
+    last = recovered.last;
+    if (recovered.damage !== null) {
+      health = 'damaged';
+      healthReason = recovered.damage;
+      // Batches with later numbers may still lie in the ring: number on where no old batch can be taken for a new one.
+      head = { ...head, batchNo: head.batchNo + layout.journalBytes / PAGE_BYTES };
+    }
+  }
+  if (damagedPages > 0 && health === 'good') {
+    health = 'damaged';
+    healthReason = `${damagedPages} pages of meta do not verify; their blocks cannot be read until they are written`;
+  }
+  const superblock: Superblock = {
+    ...found,
+    sequence: found.sequence + 1,
+    epoch: found.epoch + 1,
+    committed: last,
+    tail: head,
+    headBatchNo: head.batchNo - 1,
+    clean: false,
+    durable: o.durable ?? found.durable,
+    health,
+    healthReason,
+  };
+  // What was replayed is synced before the tail passes it; only then does the new epoch begin.
+  if (recovered !== null && recovered.batches > 0) await io((done) => files.sync('data', done));
+  const { pages, fill } = tables.takeDirty(tables.takeSessions());
+  await meta.commit(superblock, pages, fill);
+  const store = new BlockStore({ files, layout, superblock, meta, tables, head, last, defer: o.defer });
+  return { store, recovered, damagedPages };
+}
+
+/** Applies recovered records to `data` and the tables: overlapping ones in order, others side by side. */
+class Replay {
+  private readonly files: Files;
+  private readonly tables: StoreTables;
+  private readonly busy: Set<number> = new Set();
+  private readonly running: Set<Promise<void>> = new Set();
+  private failure: unknown = null;
+
+  constructor(files: Files, tables: StoreTables) {
+    this.files = files;
+    this.tables = tables;
+  }
+
+  async batch(records: DecodedRecord[]): Promise<void> {
+    for (const record of records) {
+      if (record.kind === RECORD_KINDS.WRITE) await this.write(record);
+      this.tables.applyBlocks(record, record.crcs);
+      this.tables.applySession(record);
+    }
+  }
+
+  async end(): Promise<void> {
+    while (this.running.size > 0) await Promise.all(this.running);
+    if (this.failure !== null) throw this.failure;
+  }
+
+  private async write(record: DecodedRecord): Promise<void> {
+    const blocks = Array.from({ length: record.blockCount }, (_, i) => record.firstBlock + i);
+    if (blocks.some((block) => this.busy.has(block))) await this.end();
+    let slot: Slot | null;
+    while ((slot = this.files.arena.take(record.blockCount)) === null || this.running.size >= 32) {
+      if (slot !== null) this.files.arena.release(slot);
+      await Promise.race(this.running);
+    }
+    if (this.failure !== null) throw this.failure;
+    const taken = slot;
+    const bytes = taken.payload.subarray(0, record.blockCount * BLOCK_BYTES);
+    bytes.set(record.payload);
+    for (const block of blocks) this.busy.add(block);
+    const run: Promise<void> = io((done) => this.files.write('data', bytes, record.firstBlock * BLOCK_BYTES, done))
+      .catch((error: unknown) => {
+        this.failure ??= error;
+      })
+      .finally(() => {
+        this.files.arena.release(taken);
+        for (const block of blocks) this.busy.delete(block);
+        this.running.delete(run);
+      });
+    this.running.add(run);
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * What a store knows of its blocks: checksums, zeros owed, sessions; how a record changes them, and how they become
+ * pages of `meta` and come back. Pure.
+ *
+ * Guarantees: applying a record again, or a prefix of the log again, ends in the same tables; a page is written
+ * whenever it changed since it was last handed out.
+ */
+import { ENTRY_ZERO, entryOf, volumeSeed } from '../base/checksum.ts';
+import type { Position } from '../base/position.ts';
+import { ChecksumTable } from './checksum-table.ts';
+import { DirtyBitmap } from './dirty-bitmap.ts';
+import { type Layout, OWED_SLOT, SESSION_PAGES } from './layout.ts';
+import type { MetaPages } from './meta-pages.ts';
+import { RECORD_KINDS, type RecordFields } from './record.ts';
+import { SessionTable } from './session-table.ts';
+
+/** The changed pages of one checkpoint, ascending, and how to fill each. */
+export interface DirtyPages {
+  pages: number[];
+  fill: (page: number, body: Uint8Array) => void;
+}
+
+export class StoreTables {
+  readonly seed: number;
+  readonly checksums: ChecksumTable;
+  /** Blocks whose entry is zero while old bytes may still lie in `data`. */
+  readonly owed: DirtyBitmap;
+  sessions: SessionTable = new SessionTable();
+  /** Owed blocks whose zeros were written, but not synced yet. */
+  private readonly zeroed: Set<number> = new Set();
+  private readonly layout: Layout;
+  private sessionsChanged = false;
+
+  constructor(layout: Layout, volumeId: Uint8Array) {
+    this.layout = layout;
+    this.seed = volumeSeed(volumeId);
+    this.checksums = new ChecksumTable(layout.blocks);
+    this.owed = new DirtyBitmap(layout.blocks);
+  }
+
+  /** @returns the number of tracked pages that did not verify */
+  async load(meta: MetaPages, layout: Layout, position: Position): Promise<number> {
+    let damaged = 0;
+    const bodies: Array<Uint8Array | null> = [];
+    await meta.load(0, SESSION_PAGES, (_page, body) => {
+      if (body === null) damaged++;
+      bodies.push(body === null ? null : body.slice());
+    });
+    this.sessions = SessionTable.decode(bodies, position);
+    const owedFirst = layout.bitmapFirstPage + OWED_SLOT * layout.pagesPerBitmap;
+    await meta.load(owedFirst, layout.pagesPerBitmap, (page, body) => {
+      if (body === null) damaged++;
+      this.owed.decodePage(page - owedFirst, body);
+    });
+    const { checksumFirstPage } = layout;
+    await meta.load(checksumFirstPage, layout.trackedPages - checksumFirstPage, (page, body) => {
+      if (body === null) damaged++;
+      this.checksums.decodePage(page - checksumFirstPage, body);
+    });
+    return damaged;
+  }
+
+  /** Changes the entries of a record's blocks. `crcs`: unseeded, one per payload block. */
+  applyBlocks(record: RecordFields, crcs: Uint32Array): void {
+    const end = record.firstBlock + record.blockCount;
+    if (record.kind === RECORD_KINDS.ZERO) {
+      for (let block = record.firstBlock; block < end; block++) {
+        // A block that was never written, or is owed already, has nothing new to be zeroed.
+        if (this.checksums.get(block) === ENTRY_ZERO) continue;
+        this.checksums.set(block, ENTRY_ZERO);
+        this.owed.set(block);
+        this.zeroed.delete(block);
+      }
+      return;
+    }
+    for (let block = record.firstBlock, i = 0; block < end; block++, i++) {
+      this.checksums.set(block, entryOf(this.seed, block, crcs[i]!));
+      if (this.owed.count > 0 && this.owed.clear(block)) this.zeroed.delete(block);
+    }
+  }
+
+  /** Notes a record's session pair; to be called in log order, at batch boundaries (see BlockStore). */
+  applySession(record: RecordFields): void {
+    if (record.session === 0n || record.seq === 0) return;
+    this.sessions.note(record.session, record.request, record);
+    this.sessionsChanged = true;
+  }
+
+  /** Zeros were written into `data` for this block. */
+  zeroWritten(block: number): void {
+    if (this.owed.has(block)) this.zeroed.add(block);
+  }
+
+  isZeroed(block: number): boolean {
+    return this.zeroed.has(block);
+  }
+
+  /** Owed blocks whose zeros are written; a sync of `data` that begins now makes them durable (`settleZeroed`). */
+  zeroedBlocks(): number[] {
+    return [...this.zeroed];
+  }
+
+  /** These blocks' zeros are durable: they are owed no longer, unless they were written or zeroed again meanwhile. */
+  settleZeroed(blocks: number[]): void {
+    for (const block of blocks) if (this.zeroed.delete(block)) this.owed.clear(block);
+  }
+
+  /** The session pages as they are now; null when nothing changed. To be taken together with the tail. */
+  takeSessions(): Uint8Array[] | null {
+    if (!this.sessionsChanged) return null;
+    this.sessionsChanged = false;
+    return this.sessions.encode();
+  }
+
+  /** Everything else that changed. Its content is encoded when it is asked for: later is as good (replay ends the same). */
+  takeDirty(sessions: Uint8Array[] | null): DirtyPages {
+    const { bitmapFirstPage, pagesPerBitmap, checksumFirstPage } = this.layout;
+    const owedFirst = bitmapFirstPage + OWED_SLOT * pagesPerBitmap;
+    const pages = [
+      ...(sessions ?? []).map((_, i) => i),
+      ...this.owed.takeDirty().map((page) => owedFirst + page),
+      ...this.checksums.takeDirty().map((page) => checksumFirstPage + page),
+    ];
+    const fill = (page: number, body: Uint8Array): void => {
+      if (page < bitmapFirstPage) body.set(sessions![page]!);
+      else if (page < checksumFirstPage) this.owed.encodePage(page - owedFirst, body);
+      else this.checksums.encodePage(page - checksumFirstPage, body);
+    };
+    return { pages, fill };
+  }
+
+  get memoryBytes(): number {
+    return this.checksums.memoryBytes;
+  }
+}
