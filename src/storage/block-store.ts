@@ -446,12 +446,12 @@ export class BlockStore implements ReplicatedStore {
     await this.journal.idle();
     await this.checkpointing?.catch(() => {});
     this.closed = true;
-    if (this.failure === null) {
-      const settled = this.batches.length === 0;
-      await this.runCheckpoint({ clean: settled });
+    try {
+      if (this.failure === null) await this.runCheckpoint({ clean: this.batches.length === 0 });
+    } finally {
+      this.journal.close();
+      this.meta.close();
     }
-    this.journal.close();
-    this.meta.close();
   }
 }
 

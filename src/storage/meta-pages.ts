@@ -65,9 +65,13 @@ export class MetaPages {
   /** Reads the page map of the superblock in `slot`. @returns null if it does not belong to that superblock */
   static async open(files: Files, layout: Layout, superblock: Superblock, slot: 0 | 1): Promise<MetaPages | null> {
     const pages = new MetaPages(files, layout, superblock.volumeId, slot);
-    if (await pages.loadMap(superblock, slot)) return pages;
-    pages.close();
-    return null;
+    let loaded = false;
+    try {
+      loaded = await pages.loadMap(superblock, slot);
+    } finally {
+      if (!loaded) pages.close();
+    }
+    return loaded ? pages : null;
   }
 
   close(): void {

@@ -75,11 +75,14 @@ export interface OpenedStore {
   damagedPages: number;
 }
 
+interface OpenedMeta {
+  superblock: Superblock;
+  layout: Layout;
+  meta: MetaPages;
+}
+
 /** The superblock in force, with its page map. @throws HoldfastError NOT_A_VOLUME, WRONG_VERSION, DAMAGED */
-async function openMeta(
-  files: Files,
-  o: OpenOptions,
-): Promise<{ superblock: Superblock; layout: Layout; meta: MetaPages }> {
+async function openMeta(files: Files, o: OpenOptions): Promise<OpenedMeta> {
   const layoutFor = (s: Superblock): Layout => layoutOf(s.sizeBytes, s.journalBytes);
   const found = await readSuperblocks(files, layoutFor, o.sizes.meta);
   for (const { superblock, slot } of found.candidates) {
@@ -105,11 +108,20 @@ async function openMeta(
 }
 
 export async function openStore(files: Files, o: OpenOptions): Promise<OpenedStore> {
-  const { superblock: found, layout, meta } = await openMeta(files, o);
+  const opened = await openMeta(files, o);
+  try {
+    return await openOn(files, o, opened);
+  } catch (error) {
+    opened.meta.close();
+    throw error;
+  }
+}
+
+async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise<OpenedStore> {
+  const { superblock: found, layout, meta } = opened;
   const expected = { data: layout.sizeBytes, journal: layout.journalBytes, meta: layout.metaBytes };
   for (const file of ['data', 'journal', 'meta'] as const) {
     if (o.sizes[file] === expected[file]) continue;
-    meta.close();
     throw new HoldfastError('DAMAGED', {
       operation: 'open',
       volume: o.where,
@@ -125,8 +137,11 @@ export async function openStore(files: Files, o: OpenOptions): Promise<OpenedSto
   let { health, healthReason } = found;
   if (!found.clean) {
     const replay = new Replay(files, tables);
-    recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress);
-    await replay.end();
+    try {
+      recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress);
+    } finally {
+      await replay.end();
+    }
     head = recovered.head;
     last = recovered.last;
     if (recovered.damage !== null) {

@@ -1,0 +1,124 @@
+/**
+ * The I/O workers of one process: one piscina pool, and three rings in front of it.
+ *
+ * Guarantees: one journal flusher and one thread for all other syncs, so that a slow fdatasync of `data` never queues in
+ * front of a batch, and no file is synced from two threads; a worker that ends before it is told to is reported once
+ * through `onLost` (the process is then to end: what the worker was doing is not known).
+ */
+import { MessageChannel } from 'node:worker_threads';
+import { Piscina } from 'piscina';
+import { HoldfastError } from '../base/errors.ts';
+import { Arena } from './arena.ts';
+import { IoRing, OPS, WORD } from './io-ring.ts';
+import type { IoWorkerTask } from './io-worker.ts';
+import { MAX_BATCH_RECORDS } from './layout.ts';
+
+export interface IoPoolOptions {
+  /** Memory for requests under way; default 96 MiB. */
+  arenaBytes?: number;
+  /** Threads that read and apply; default 2. */
+  ioThreads?: number;
+  onLost: (error: HoldfastError) => void;
+}
+
+const DEFAULT_ARENA_BYTES = 96 * 1024 * 1024;
+
+export class IoPool {
+  readonly arena: Arena;
+  /** Reads and applies. */
+  readonly io: IoRing;
+  /** Journal batches and their syncs: one worker. */
+  readonly journal: IoRing;
+  /** Syncs of the other files: one worker. */
+  readonly sync: IoRing;
+  private readonly pool: Piscina;
+  private readonly tasks: Array<Promise<unknown>> = [];
+  private readonly ports: Array<{ close(): void }> = [];
+  private stopping = false;
+  private announcing = false;
+
+  constructor(options: IoPoolOptions) {
+    const ioThreads = options.ioThreads ?? 2;
+    this.arena = new Arena(options.arenaBytes ?? DEFAULT_ARENA_BYTES);
+    this.io = new IoRing(1024, 1);
+    this.journal = new IoRing(4, MAX_BATCH_RECORDS + 4);
+    this.sync = new IoRing(16, 1);
+    const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+    this.pool = new Piscina({
+      filename: new URL(`./io-worker.${extension}`, import.meta.url).href,
+      minThreads: ioThreads + 2,
+      maxThreads: ioThreads + 2,
+      concurrentTasksPerWorker: 1,
+      idleTimeout: Infinity,
+      atomics: 'async',
+    });
+    const lost = (cause: unknown): void => {
+      if (this.stopping) return;
+      this.stopping = true;
+      const detail = cause instanceof Error ? cause.message : 'it returned without being told to';
+      options.onLost(new HoldfastError('WORKER_LOST', { operation: 'run I/O worker', detail, cause }));
+    };
+    for (const ring of [...Array.from({ length: ioThreads }, () => this.io), this.journal, this.sync]) {
+      const { port1, port2 } = new MessageChannel();
+      port1.on('message', () => this.drain(ring));
+      this.ports.push(port1);
+      const task: IoWorkerTask = { ring: ring.memory, arena: this.arena.memory, port: port2, spinMicros: 0 };
+      const run: Promise<unknown> = this.pool.run(task, { transferList: [port2] });
+      this.tasks.push(run.then(() => lost(null), lost));
+    }
+  }
+
+  /** To be called after submitting: everything submitted in this turn reaches the workers in one go. */
+  announceSoon(): void {
+    if (this.announcing) return;
+    this.announcing = true;
+    queueMicrotask(() => {
+      this.announcing = false;
+      this.announceNow();
+    });
+  }
+
+  private announceNow(): void {
+    this.io.announce();
+    this.journal.announce();
+    this.sync.announce();
+  }
+
+  private drain(ring: IoRing): void {
+    ring.drain();
+    this.announceNow();
+  }
+
+  /** Takes in whatever is complete, without waiting for a message. */
+  poll(): void {
+    const count = this.io.drain() + this.journal.drain() + this.sync.drain();
+    if (count > 0) this.announceNow();
+  }
+
+  /** Operations under way. */
+  get inFlight(): number {
+    return this.io.inFlight + this.journal.inFlight + this.sync.inFlight;
+  }
+
+  /** Stops the workers after what they were given. */
+  async close(): Promise<void> {
+    if (!this.stopping) {
+      this.stopping = true;
+      const stop = (ring: IoRing): void =>
+        ring.submit(
+          (views, word) => {
+            views.words[word + WORD.OP] = OPS.STOP;
+          },
+          () => {},
+        );
+      const ioThreads = this.tasks.length - 2;
+      for (let i = 0; i < ioThreads; i++) stop(this.io);
+      stop(this.journal);
+      stop(this.sync);
+      this.announceNow();
+      await Promise.all(this.tasks);
+    }
+    for (const port of this.ports) port.close();
+    await this.pool.destroy();
+  }
+}

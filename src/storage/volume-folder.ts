@@ -1,0 +1,281 @@
+/**
+ * A volume's folder on a real file system: `data`, `journal`, `meta`, and the lock.
+ *
+ * Guarantees: creation checks free space first, writes every block of what it reserves, shows how far it is, and is all
+ * or nothing: after a failure or a crash there is no volume, and the next creation clears away what was left; an open
+ * folder belongs to one process.
+ */
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, mkdir, open, readdir, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { freeBytes } from '../../native-free/free-space.ts';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { MiB, formatBytes } from '../base/units.ts';
+import type { BlockStore } from './block-store.ts';
+import type { FileName } from './files.ts';
+import type { IoPool } from './io-pool.ts';
+import { defaultJournalBytes, layoutOf } from './layout.ts';
+import { type FolderLock, lockFolder } from './lock.ts';
+import { formatStore, openStore } from './open-store.ts';
+import type { Recovered } from './recovery.ts';
+import { RingFiles } from './ring-files.ts';
+import { MAX_NAME_BYTES } from './superblock.ts';
+
+const FILES: readonly FileName[] = ['data', 'journal', 'meta'];
+/** Present while a creation is under way, or after one that was cut off. */
+const MARKER = 'creating';
+const LOCK = 'lock';
+/** Kept free on the file system beside the volume itself. */
+const SPARE_BYTES = 16 * MiB;
+
+export interface CreateOptions {
+  sizeBytes: number;
+  /** Default: as the folder is called. */
+  name?: string | undefined;
+  journalBytes?: number | undefined;
+  /** Reserve nothing for `data` and `meta`. */
+  sparse?: boolean | undefined;
+  durable?: boolean | undefined;
+  /** Called with bytes written of bytes in all. */
+  progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** @throws HoldfastError INVALID_ARGUMENT */
+export function checkVolumeName(name: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= MAX_NAME_BYTES) return name;
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'name volume',
+    detail: `"${name}" is no volume name`,
+    remedy: `use letters, digits, ".", "_" and "-", at most ${MAX_NAME_BYTES}, beginning with a letter or digit`,
+  });
+}
+
+export async function isVolume(dir: string): Promise<boolean> {
+  return (await exists(join(dir, 'meta'))) && !(await exists(join(dir, MARKER)));
+}
+
+/**
+ * Makes a volume in `dir`, which is created if need be and must hold nothing else.
+ * @throws HoldfastError EXISTS, NO_SPACE, INVALID_ARGUMENT, ACCESS, READ_ONLY, LOCKED
+ */
+export async function createVolume(dir: string, pool: IoPool, options: CreateOptions): Promise<void> {
+  const where = resolve(dir);
+  const operation = 'create';
+  const name = checkVolumeName(options.name ?? basename(where));
+  const layout = layoutOf(options.sizeBytes, options.journalBytes ?? defaultJournalBytes(options.sizeBytes));
+  const sparse = options.sparse ?? false;
+  const sizes = { data: layout.sizeBytes, journal: layout.journalBytes, meta: layout.metaBytes };
+  let madeFolder = false;
+  let lock: FolderLock | null = null;
+  try {
+    madeFolder = (await mkdir(where, { recursive: true })) !== undefined;
+    lock = await lockFolder(where);
+    await clearLeftovers(where, operation);
+    const needed = SPARE_BYTES + sizes.journal + (sparse ? 0 : sizes.data + sizes.meta);
+    const free = await freeBytes(where);
+    if (free < needed) {
+      throw new HoldfastError('NO_SPACE', {
+        operation,
+        volume: where,
+        detail: `it needs ${formatBytes(needed)}, ${formatBytes(free)} are free`,
+        remedy: 'free space, or take a smaller --size (or --allow-sparse for a test volume)',
+      });
+    }
+    await writeFile(join(where, MARKER), `${JSON.stringify({ pid: process.pid, name })}\n`, { flush: true });
+    await syncFolder(where);
+    const total = sizes.journal + (sparse ? 0 : sizes.data + sizes.meta);
+    let done = 0;
+    for (const file of FILES) {
+      const handle = await open(join(where, file), 'wx+');
+      try {
+        if (sparse && file !== 'journal') {
+          await handle.truncate(sizes[file]);
+        } else {
+          await writeZeros(handle, sizes[file], options.signal, (bytes) => options.progress?.((done += bytes), total));
+        }
+        if (file === 'meta') {
+          const all = await openFiles(where);
+          try {
+            const files = new RingFiles(pool, fdsOf(all), where);
+            await formatStore(files, {
+              volumeId: randomBytes(16),
+              diskId: randomBytes(16),
+              name,
+              sizeBytes: layout.sizeBytes,
+              journalBytes: layout.journalBytes,
+              createdAtMs: Date.now(),
+              sparse,
+              durable: options.durable ?? true,
+            });
+          } finally {
+            await closeAll(all);
+          }
+        }
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    }
+    await rm(join(where, MARKER));
+    await syncFolder(where);
+    await syncFolder(dirname(where));
+  } catch (error) {
+    // Only what this call made is removed: the marker says that the files are ours.
+    if (await exists(join(where, MARKER))) await removeFiles(where).catch(() => {});
+    lock?.release();
+    if (madeFolder && lock !== null) {
+      await rm(join(where, LOCK), { force: true }).catch(() => {});
+      await rmdir(where).catch(() => {});
+    }
+    throw asHoldfastError(error, { operation, volume: where });
+  }
+  lock.release();
+}
+
+/** Refuses a folder with anything in it but what an unfinished creation left, and clears that away. */
+async function clearLeftovers(where: string, operation: string): Promise<void> {
+  const entries = (await readdir(where)).filter((entry) => entry !== LOCK && entry !== 'lost+found');
+  if (entries.includes(MARKER)) return removeFiles(where);
+  if (entries.length === 0) return;
+  throw new HoldfastError('EXISTS', {
+    operation,
+    volume: where,
+    detail: entries.includes('meta') ? 'there is a volume in this folder' : `the folder holds ${entries[0]}`,
+    remedy: 'take another folder, or move its content away',
+  });
+}
+
+async function removeFiles(where: string): Promise<void> {
+  for (const file of FILES) await rm(join(where, file), { force: true });
+  await rm(join(where, MARKER), { force: true });
+  await syncFolder(where);
+}
+
+async function writeZeros(
+  handle: FileHandle,
+  bytes: number,
+  signal: AbortSignal | undefined,
+  wrote: (bytes: number) => void,
+): Promise<void> {
+  const zeros = new Uint8Array(4 * MiB);
+  for (let at = 0; at < bytes;) {
+    signal?.throwIfAborted();
+    const { bytesWritten } = await handle.write(zeros, 0, Math.min(zeros.length, bytes - at), at);
+    at += bytesWritten;
+    wrote(bytesWritten);
+  }
+}
+
+export interface OpenVolumeOptions {
+  durable?: boolean | undefined;
+  /** Called while the journal is replayed, with bytes done. */
+  progress?: ((bytes: number) => void) | undefined;
+}
+
+/** An open volume: its store, and what recovery found. `close` closes store, files and lock. */
+export interface OpenVolume {
+  dir: string;
+  store: BlockStore;
+  recovered: Recovered | null;
+  damagedPages: number;
+  /** Closes everything; a store that failed is left as it is. */
+  close(): Promise<void>;
+}
+
+/** @throws HoldfastError NOT_A_VOLUME, LOCKED, DAMAGED, WRONG_VERSION, ACCESS, READ_ONLY */
+export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeOptions = {}): Promise<OpenVolume> {
+  const where = resolve(dir);
+  const operation = 'open';
+  if (await exists(join(where, MARKER))) {
+    throw new HoldfastError('NOT_A_VOLUME', {
+      operation,
+      volume: where,
+      detail: 'its creation was not finished',
+      remedy: 'create it again; what was left is cleared away then',
+    });
+  }
+  if (!(await exists(join(where, 'meta')))) {
+    throw new HoldfastError('NOT_A_VOLUME', {
+      operation,
+      volume: where,
+      detail: 'there is no file `meta` in this folder',
+      remedy: `create a volume first: holdfast volume create ${dir} --size 1GiB`,
+    });
+  }
+  let lock: FolderLock | null = null;
+  let handles: Handles | null = null;
+  try {
+    lock = await lockFolder(where);
+    handles = await openFiles(where);
+    const opened = handles;
+    const held = lock;
+    const files = new RingFiles(pool, fdsOf(opened), where);
+    const sizes = {
+      data: (await opened.data.stat()).size,
+      journal: (await opened.journal.stat()).size,
+      meta: (await opened.meta.stat()).size,
+    };
+    const { store, recovered, damagedPages } = await openStore(files, {
+      sizes,
+      defer: setImmediate,
+      where,
+      durable: options.durable,
+      progress: options.progress,
+    });
+    const close = async (): Promise<void> => {
+      try {
+        await store.close();
+      } finally {
+        await closeAll(opened);
+        held.release();
+      }
+    };
+    return { dir: where, store, recovered, damagedPages, close };
+  } catch (error) {
+    if (handles !== null) await closeAll(handles);
+    lock?.release();
+    throw asHoldfastError(error, {
+      operation,
+      volume: where,
+      remedy: 'the folder and its files must be readable and writable by this user, and not on a read-only mount',
+    });
+  }
+}
+
+type Handles = Record<FileName, FileHandle>;
+
+async function openFiles(where: string): Promise<Handles> {
+  const handles: Partial<Handles> = {};
+  try {
+    for (const file of FILES) handles[file] = await open(join(where, file), 'r+');
+  } catch (error) {
+    await closeAll(handles as Handles);
+    throw error;
+  }
+  return handles as Handles;
+}
+
+function fdsOf(handles: Handles): Record<FileName, number> {
+  return { data: handles.data.fd, journal: handles.journal.fd, meta: handles.meta.fd };
+}
+
+async function closeAll(handles: Handles): Promise<void> {
+  for (const file of FILES) await handles[file]?.close();
+}
+
+async function syncFolder(dir: string): Promise<void> {
+  const handle = await open(dir, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
