@@ -23,7 +23,7 @@ import type { JournalTail, StoreHealth, Superblock } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
 
 /** `data` is synced in the background whenever so much was applied, so that a checkpoint's own sync is short. */
-const DATA_SYNC_BYTES = 16 * MiB;
+const DATA_SYNC_BYTES = 64 * MiB;
 
 /** What an opening hands to the store (see open-store.ts). */
 export interface OpenedParts {

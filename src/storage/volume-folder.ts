@@ -6,11 +6,12 @@
  * folder belongs to one process.
  */
 import { randomBytes } from 'node:crypto';
+import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { freeBytes } from '../../native-free/free-space.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
-import { MiB, formatBytes } from '../base/units.ts';
+import { MAX_IO_BLOCKS, MAX_IO_BYTES, MiB, formatBytes } from '../base/units.ts';
 import type { BlockStore } from './block-store.ts';
 import type { FileName } from './files.ts';
 import type { IoPool } from './io-pool.ts';
@@ -87,35 +88,31 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
     const total = sizes.journal + (sparse ? 0 : sizes.data + sizes.meta);
     let done = 0;
     for (const file of FILES) {
-      const handle = await open(join(where, file), 'wx+');
+      const path = join(where, file);
+      const handle = await open(path, 'wx+');
       try {
-        if (sparse && file !== 'journal') {
-          await handle.truncate(sizes[file]);
-        } else {
-          await writeZeros(handle, sizes[file], options.signal, (bytes) => options.progress?.((done += bytes), total));
-        }
-        if (file === 'meta') {
-          const all = await openFiles(where);
-          try {
-            const files = new RingFiles(pool, fdsOf(all), where);
-            await formatStore(files, {
-              volumeId: randomBytes(16),
-              diskId: randomBytes(16),
-              name,
-              sizeBytes: layout.sizeBytes,
-              journalBytes: layout.journalBytes,
-              createdAtMs: Date.now(),
-              sparse,
-              durable: options.durable ?? true,
-            });
-          } finally {
-            await closeAll(all);
-          }
-        }
+        if (sparse && file !== 'journal') await handle.truncate(sizes[file]);
         await handle.sync();
       } finally {
         await handle.close();
       }
+      if (sparse && file !== 'journal') continue;
+      await writeZeros(path, sizes[file], pool, options.signal, (bytes) => options.progress?.((done += bytes), total));
+    }
+    const handles = await openFiles(where);
+    try {
+      await formatStore(new RingFiles(pool, fdsOf(handles), where), {
+        volumeId: randomBytes(16),
+        diskId: randomBytes(16),
+        name,
+        sizeBytes: layout.sizeBytes,
+        journalBytes: layout.journalBytes,
+        createdAtMs: Date.now(),
+        sparse,
+        durable: options.durable ?? true,
+      });
+    } finally {
+      await closeAll(handles);
     }
     await rm(join(where, MARKER));
     await syncFolder(where);
@@ -152,18 +149,40 @@ async function removeFiles(where: string): Promise<void> {
   await syncFolder(where);
 }
 
+/**
+ * Writes zeros past the page cache where the file system can: a cache filled by large writes holds large folios, and
+ * each later 4 KiB write into one of those was measured to cost the kernel 15 µs more than into a small one.
+ */
 async function writeZeros(
-  handle: FileHandle,
+  path: string,
   bytes: number,
+  pool: IoPool,
   signal: AbortSignal | undefined,
   wrote: (bytes: number) => void,
 ): Promise<void> {
-  const zeros = new Uint8Array(4 * MiB);
-  for (let at = 0; at < bytes;) {
-    signal?.throwIfAborted();
-    const { bytesWritten } = await handle.write(zeros, 0, Math.min(zeros.length, bytes - at), at);
-    at += bytesWritten;
-    wrote(bytesWritten);
+  const slot = pool.arena.take(MAX_IO_BLOCKS);
+  if (slot === null) throw new Error('the arena has no room for zeros');
+  let handle = await open(path, constants.O_RDWR | constants.O_DIRECT).catch(() => null);
+  handle ??= await open(path, 'r+');
+  try {
+    const zeros = slot.payload.subarray(0, MAX_IO_BYTES).fill(0);
+    for (let at = 0; at < bytes;) {
+      signal?.throwIfAborted();
+      const count = Math.min(zeros.length, bytes - at);
+      const written = await handle.write(zeros, 0, count, at).catch(async (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EINVAL') throw error;
+        // Opened, but this file system takes no direct writes after all.
+        await handle!.close();
+        handle = await open(path, 'r+');
+        return handle.write(zeros, 0, count, at);
+      });
+      at += written.bytesWritten;
+      wrote(written.bytesWritten);
+    }
+    await handle.sync();
+  } finally {
+    pool.arena.release(slot);
+    await handle.close();
   }
 }
 

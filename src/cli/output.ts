@@ -1,0 +1,82 @@
+/**
+ * What the command line prints: progress of long work, tables, errors, and the `--json` twin of each.
+ *
+ * Guarantees: results go to stdout, progress and errors to stderr; without a terminal there is one progress line per
+ * 10 %; with `--json` stdout carries JSON only.
+ */
+import { SingleBar } from 'cli-progress';
+import Table from 'cli-table3';
+import { asHoldfastError } from '../base/errors.ts';
+import { formatBytes } from '../base/units.ts';
+
+/** Shows how far something is. Nothing is shown for what takes less than a second. */
+export class Progress {
+  private readonly label: string;
+  private readonly startedAt = Date.now();
+  private bar: SingleBar | null = null;
+  private nextTenth = 1;
+
+  constructor(label: string) {
+    this.label = label;
+  }
+
+  update(doneBytes: number, totalBytes: number): void {
+    const elapsedMs = Date.now() - this.startedAt;
+    if (elapsedMs < 1000 && doneBytes < totalBytes) return;
+    if (process.stderr.isTTY) {
+      if (elapsedMs < 1000 && this.bar === null) return;
+      if (this.bar === null) {
+        const format = `${this.label} {bar} {percentage}% | {done} of {size} | {rate}/s | {left} left`;
+        this.bar = new SingleBar({ format, stream: process.stderr, hideCursor: true });
+        this.bar.start(totalBytes, doneBytes, this.payload(doneBytes, totalBytes));
+      }
+      this.bar.update(doneBytes, this.payload(doneBytes, totalBytes));
+    } else if (doneBytes / totalBytes >= this.nextTenth / 10) {
+      const p = this.payload(doneBytes, totalBytes);
+      const tenth = Math.floor((doneBytes / totalBytes) * 10);
+      this.nextTenth = tenth + 1;
+      process.stderr.write(`${this.label} ${tenth * 10}% | ${p.done} of ${p.size} | ${p.rate}/s | ${p.left} left\n`);
+    }
+  }
+
+  private payload(doneBytes: number, totalBytes: number): { done: string; size: string; rate: string; left: string } {
+    const seconds = Math.max(0.001, (Date.now() - this.startedAt) / 1000);
+    const rate = doneBytes / seconds;
+    const left = rate > 0 ? Math.ceil((totalBytes - doneBytes) / rate) : 0;
+    return {
+      done: formatBytes(doneBytes),
+      size: formatBytes(totalBytes),
+      rate: formatBytes(Math.round(rate)),
+      left: left >= 60 ? `${Math.floor(left / 60)} min ${left % 60} s` : `${left} s`,
+    };
+  }
+
+  stop(): void {
+    this.bar?.stop();
+    this.bar = null;
+  }
+}
+
+export function printJson(value: object): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`);
+}
+
+/** Two columns, name and value. */
+export function printFields(fields: Record<string, string | number | boolean>): void {
+  const width = Math.max(...Object.keys(fields).map((name) => name.length));
+  for (const [name, value] of Object.entries(fields)) process.stdout.write(`${name.padEnd(width)}  ${value}\n`);
+}
+
+export function printTable(head: string[], rows: Array<Array<string | number>>): void {
+  const table = new Table({ head, style: { head: [], border: [] } });
+  table.push(...rows);
+  process.stdout.write(`${table.toString()}\n`);
+}
+
+/** Reports an error and sets the exit code. */
+export function reportError(error: unknown, json: boolean): void {
+  const known = asHoldfastError(error);
+  if (json) printJson({ error: known.toJSON() });
+  else process.stderr.write(`holdfast: ${known.message}\n`);
+  process.exitCode = 1;
+}

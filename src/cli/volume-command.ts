@@ -1,0 +1,277 @@
+/** `holdfast volume create | info | check`: a volume's folder on this machine, while no server has it open. */
+import { basename, resolve } from 'node:path';
+import { createInterface } from 'node:readline/promises';
+import type { Command } from 'commander';
+import { HoldfastError } from '../base/errors.ts';
+import { BLOCK_BYTES, MAX_IO_BLOCKS, formatBytes, parseSize } from '../base/units.ts';
+import { IoPool } from '../storage/io-pool.ts';
+import { type OpenVolume, createVolume, openVolume } from '../storage/volume-folder.ts';
+import { Progress, printFields, printJson } from './output.ts';
+
+/** Runs with a small I/O pool that is closed afterwards. A lost worker ends the process. */
+async function withPool<T>(run: (pool: IoPool) => Promise<T>): Promise<T> {
+  const pool = new IoPool({
+    arenaBytes: 24 * 1024 * 1024,
+    onLost: (error) => {
+      process.stderr.write(`holdfast: ${error.message}\n`);
+      process.exit(70);
+    },
+  });
+  try {
+    return await run(pool);
+  } finally {
+    await pool.close();
+  }
+}
+
+export interface CreateFlags {
+  size: string;
+  name?: string;
+  allowSparse?: boolean;
+  durability?: string;
+  json?: boolean;
+}
+
+/** @returns whether durability is on. @throws HoldfastError INVALID_ARGUMENT */
+export function parseDurability(value: string | undefined): boolean | undefined {
+  if (value === undefined) return undefined;
+  if (value === 'always' || value === 'none') return value === 'always';
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'parse --durability',
+    detail: `"${value}"`,
+    remedy: 'write always, or none (for measuring: a crash of the machine then loses acknowledged writes)',
+  });
+}
+
+/** Makes a volume with a progress display; an interrupt leaves nothing behind. */
+export async function createWithProgress(pool: IoPool, dir: string, flags: CreateFlags): Promise<void> {
+  const progress = new Progress(`creating ${basename(resolve(dir))}`);
+  const abort = new AbortController();
+  const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation: 'create', volume: dir }));
+  process.on('SIGINT', interrupt);
+  process.on('SIGTERM', interrupt);
+  try {
+    await createVolume(dir, pool, {
+      sizeBytes: parseSize(flags.size),
+      name: flags.name,
+      sparse: flags.allowSparse,
+      durable: parseDurability(flags.durability),
+      progress: (done, total) => progress.update(done, total),
+      signal: abort.signal,
+    });
+  } finally {
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+    progress.stop();
+  }
+}
+
+async function create(dir: string, flags: CreateFlags): Promise<void> {
+  await withPool(async (pool) => {
+    await createWithProgress(pool, dir, flags);
+    await withVolume(pool, dir, async (volume) => {
+      if (flags.json) printJson(describe(volume));
+      else process.stdout.write(`created ${dir}: serve it with  holdfast serve ${dir}\n`);
+    });
+  });
+}
+
+async function withVolume<T>(pool: IoPool, dir: string, run: (volume: OpenVolume) => Promise<T>): Promise<T> {
+  const progress = new Progress('replaying the journal');
+  const volume = await openVolume(dir, pool, {
+    progress: (bytes) => progress.update(bytes, Math.max(bytes, 1)),
+  });
+  progress.stop();
+  try {
+    return await run(volume);
+  } finally {
+    await volume.close();
+  }
+}
+
+function describe({ store, dir, recovered }: OpenVolume): Record<string, string | number | boolean> {
+  const counters = store.counters();
+  return {
+    name: store.name,
+    folder: dir,
+    volumeId: Buffer.from(store.volumeId).toString('hex'),
+    sizeBytes: store.sizeBytes,
+    size: formatBytes(store.sizeBytes),
+    blockBytes: BLOCK_BYTES,
+    health: store.health,
+    ...(store.healthReason === '' ? {} : { healthReason: store.healthReason }),
+    durability: store.durable ? 'always' : 'none',
+    epoch: store.epoch,
+    position: `${store.lastPosition.epoch}.${store.lastPosition.seq}`,
+    owedBlocks: counters.owedBlocks,
+    replayedRecords: recovered?.records ?? 0,
+  };
+}
+
+async function info(dir: string, flags: { json?: boolean }): Promise<void> {
+  await withPool((pool) =>
+    withVolume(pool, dir, async (volume) => {
+      if (flags.json) printJson(describe(volume));
+      else printFields(describe(volume));
+    }),
+  );
+}
+
+export interface CheckFlags {
+  flatten?: boolean;
+  acceptLoss?: boolean;
+  yes?: boolean;
+  json?: boolean;
+}
+
+/** Runs of blocks that do not verify. */
+interface BadRun {
+  firstBlock: number;
+  count: number;
+}
+
+/** Reads and verifies every written block. */
+async function verifyAll(pool: IoPool, volume: OpenVolume): Promise<{ checked: number; bad: BadRun[] }> {
+  const { store } = volume;
+  const progress = new Progress('checking');
+  const bad: BadRun[] = [];
+  let checked = 0;
+  const chunk = MAX_IO_BLOCKS - 1;
+  const readRun = (first: number, count: number): Promise<HoldfastError | null> => {
+    const slot = pool.arena.take(count)!;
+    return new Promise((settle) => {
+      store.readBlocks(first, count, slot, (error) => {
+        pool.arena.release(slot);
+        settle(error);
+      });
+    });
+  };
+  const note = (block: number): void => {
+    const last = bad.at(-1);
+    if (last !== undefined && last.firstBlock + last.count === block) last.count++;
+    else bad.push({ firstBlock: block, count: 1 });
+  };
+  for (let block = 0; block < store.blocks;) {
+    const end = store.runEnd(block, store.blocks);
+    if (!store.isHole(block)) {
+      for (let at = block; at < end; at += chunk) {
+        const count = Math.min(chunk, end - at);
+        const error = await readRun(at, count);
+        if (error !== null && error.code !== 'CORRUPT_BLOCK') throw error;
+        if (error !== null) {
+          for (let one = at; one < at + count; one++) if ((await readRun(one, 1)) !== null) note(one);
+        }
+        checked += count;
+        progress.update(at * BLOCK_BYTES, store.sizeBytes);
+      }
+    }
+    block = end;
+    progress.update(block * BLOCK_BYTES, store.sizeBytes);
+  }
+  progress.stop();
+  return { checked, bad };
+}
+
+async function flatten(volume: OpenVolume): Promise<void> {
+  const { store } = volume;
+  const total = store.owedBlocks;
+  const progress = new Progress('writing owed zeros');
+  for (let run = store.nextOwed(0, 256); run !== null; run = store.nextOwed(run.first, 256)) {
+    await store.zeroOwed(run.first, run.count);
+    progress.update((run.first + run.count) * BLOCK_BYTES, store.sizeBytes);
+  }
+  progress.stop();
+  await store.checkpoint();
+  if (total > 0 && store.owedBlocks > 0)
+    throw new HoldfastError('IO_ERROR', { operation: 'flatten', volume: volume.dir });
+}
+
+async function check(dir: string, flags: CheckFlags): Promise<void> {
+  await withPool((pool) =>
+    withVolume(pool, dir, async (volume) => {
+      const { store } = volume;
+      const { checked, bad } = await verifyAll(pool, volume);
+      const badBlocks = bad.reduce((sum, run) => sum + run.count, 0);
+      if (flags.flatten) await flatten(volume);
+      let accepted = false;
+      if (flags.acceptLoss && store.health !== 'good') accepted = await acceptLoss(volume, badBlocks, flags);
+      const result = {
+        folder: dir,
+        health: accepted ? 'good' : store.health,
+        healthReason: store.healthReason,
+        checkedBlocks: checked,
+        badBlocks,
+        bad,
+        owedBlocks: store.owedBlocks,
+        acceptedLoss: accepted,
+      };
+      if (flags.json) printJson(result);
+      else {
+        process.stdout.write(`${checked} written blocks checked, ${badBlocks} bad; ${store.owedBlocks} owed zeros\n`);
+        for (const run of bad.slice(0, 100)) {
+          process.stdout.write(`  bad: block ${run.firstBlock} to ${run.firstBlock + run.count - 1}\n`);
+        }
+        if (bad.length > 100) process.stdout.write(`  and ${bad.length - 100} more runs (all with --json)\n`);
+        if (result.health !== 'good') process.stdout.write(`the volume is ${result.health}: ${result.healthReason}\n`);
+      }
+      if (badBlocks > 0 || result.health !== 'good') process.exitCode = 1;
+    }),
+  );
+}
+
+async function acceptLoss(volume: OpenVolume, badBlocks: number, flags: CheckFlags): Promise<boolean> {
+  const { store } = volume;
+  process.stderr.write(
+    `The volume ${store.name} is ${store.health}: ${store.healthReason}\n` +
+      `What cannot be proved: ${badBlocks} blocks do not verify and stay unreadable until they are written; writes that ` +
+      `were acknowledged after position ${store.lastPosition.epoch}.${store.lastPosition.seq} may be missing.\n`,
+  );
+  if (!flags.yes) {
+    if (!process.stdin.isTTY) {
+      throw new HoldfastError('INVALID_ARGUMENT', {
+        operation: 'accept loss',
+        volume: volume.dir,
+        detail: 'this needs an answer and there is no terminal',
+        remedy: 'add --yes',
+      });
+    }
+    const prompt = createInterface({ input: process.stdin, output: process.stderr });
+    const answer = await prompt.question(`Type the volume's name to accept this loss: `);
+    prompt.close();
+    if (answer.trim() !== store.name) return false;
+  }
+  await store.acceptLoss();
+  return true;
+}
+
+export function addVolumeCommand(
+  program: Command,
+  run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
+): void {
+  const volume = program.command('volume').description('make, describe and check volumes in folders of this machine');
+  volume
+    .command('create <dir>')
+    .description('make a volume: reserves all of its blocks')
+    .requiredOption('--size <size>', 'e.g. 64MiB, 10GiB')
+    .option('--name <name>', 'default: as the folder is called')
+    .option('--allow-sparse', 'reserve nothing: for tests; a full disk then stops writes')
+    .option('--durability <mode>', 'always | none (measuring only)')
+    .option('--json', 'print JSON')
+    .addHelpText('after', '\nExample:\n  holdfast volume create ./vm1 --size 10GiB')
+    .action((dir: string, flags: CreateFlags) => run(() => create(dir, flags), flags.json));
+  volume
+    .command('info <dir>')
+    .description('what a closed volume is')
+    .option('--json', 'print JSON')
+    .addHelpText('after', '\nExample:\n  holdfast volume info ./vm1 --json')
+    .action((dir: string, flags: { json?: boolean }) => run(() => info(dir, flags), flags.json));
+  volume
+    .command('check <dir>')
+    .description('verify every written block of a closed volume')
+    .option('--flatten', 'write the zeros still owed, so that the file `data` is byte for byte the device')
+    .option('--accept-loss', 'make a damaged or poisoned volume writable again; lists what cannot be proved, and asks')
+    .option('--yes', 'answer --accept-loss with yes')
+    .option('--json', 'print JSON')
+    .addHelpText('after', '\nExamples:\n  holdfast volume check ./vm1\n  holdfast volume check ./vm1 --accept-loss')
+    .action((dir: string, flags: CheckFlags) => run(() => check(dir, flags), flags.json));
+}
