@@ -1,0 +1,25 @@
+#!/usr/bin/env node
+/** The command line. Exit codes: 0 done, 1 an error that was reported, 2 a usage error, 74 a failed disk. */
+import { Command } from 'commander';
+import { PACKAGE_VERSION } from '../node/version.ts';
+import { reportError } from './output.ts';
+import { addServeCommand } from './serve-command.ts';
+import { addVolumeCommand } from './volume-command.ts';
+
+async function run(work: () => Promise<void>, json = false): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    reportError(error, json);
+  }
+}
+
+const program = new Command('holdfast')
+  .description('A replicated block store: volumes of fixed size, served over TCP')
+  .version(PACKAGE_VERSION)
+  .showHelpAfterError()
+  .configureHelp({ sortSubcommands: false });
+addServeCommand(program, run);
+addVolumeCommand(program, run);
+program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
+await program.parseAsync();

@@ -1,0 +1,145 @@
+/** `holdfast serve DIR` and `npm start`: one node, no coordinator. */
+import type { Command } from 'commander';
+import { pino } from 'pino';
+import { formatBytes } from '../base/units.ts';
+import { HoldfastError } from '../base/errors.ts';
+import { SingleNode } from '../node/single-node.ts';
+import type { Log } from '../node/server.ts';
+import { isVolume } from '../storage/volume-folder.ts';
+import { Progress, printJson } from './output.ts';
+import { createWithProgress, parseDurability } from './volume-command.ts';
+
+/** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
+const EXIT_FATAL = 74;
+
+export interface ServeFlags {
+  size?: string;
+  name?: string;
+  listen: string;
+  readOnly?: boolean;
+  allowSparse?: boolean;
+  durability?: string;
+  logLevel: string;
+  json?: boolean;
+}
+
+export async function serve(dir: string, flags: ServeFlags, hint?: (node: SingleNode) => string): Promise<void> {
+  const logger = pino({ level: flags.logLevel }, pino.destination(2));
+  const log: Log = (level, message, fields) => logger[level](fields, message);
+  const progress = new Progress('replaying the journal');
+  const durable = parseDurability(flags.durability);
+  const node = await SingleNode.start({
+    dir,
+    listen: flags.listen,
+    readOnly: flags.readOnly ?? false,
+    durable,
+    log,
+    progress: (bytes) => progress.update(bytes, Math.max(bytes, 1)),
+    prepare: async (pool) => {
+      if (flags.size === undefined || (await isVolume(dir))) return;
+      const { size, name, allowSparse, durability } = flags;
+      await createWithProgress(pool, dir, {
+        size,
+        ...(name !== undefined && { name }),
+        ...(allowSparse !== undefined && { allowSparse }),
+        ...(durability !== undefined && { durability }),
+      });
+    },
+    onFatal: (error: HoldfastError) => {
+      process.stderr.write(`holdfast: ${error.message}\n`);
+      if (flags.json) printJson({ event: 'fatal', error: error.toJSON() });
+      process.exit(EXIT_FATAL);
+    },
+  });
+  progress.stop();
+  const { store, recovered } = node.open;
+  const info = node.volume.info();
+  if (flags.json) {
+    printJson({
+      event: 'listening',
+      listen: node.address,
+      volume: info.name,
+      sizeBytes: info.sizeBytes,
+      readOnly: info.readOnly,
+      epoch: info.epoch,
+      durability: store.durable ? 'always' : 'none',
+      health: store.health,
+      recovered: recovered === null ? null : { records: recovered.records, bytes: recovered.bytes },
+      pid: process.pid,
+    });
+  } else {
+    if (recovered !== null) {
+      process.stdout.write(
+        `recovered: ${recovered.records} records replayed (${formatBytes(recovered.bytes)} of journal)\n`,
+      );
+    }
+    if (store.health !== 'good') {
+      process.stdout.write(`READ-ONLY: the volume is ${store.health}: ${store.healthReason}\n`);
+      process.stdout.write(`  to remedy: holdfast volume check ${dir} --accept-loss\n`);
+    }
+    if (!store.durable) process.stdout.write('NOT DURABLE: --durability none is for measuring only\n');
+    process.stdout.write(
+      `serving ${info.name} (${formatBytes(info.sizeBytes)}) on holdfast://${node.address}/${info.name}\n`,
+    );
+    if (hint !== undefined) process.stdout.write(hint(node));
+  }
+  await new Promise<void>((resolve) => {
+    const stop = (): void => resolve();
+    process.once('SIGINT', stop);
+    process.once('SIGTERM', stop);
+  });
+  if (!flags.json) process.stdout.write('stopping\n');
+  await node.close();
+}
+
+const DEMO_DIR = './holdfast-data/demo';
+
+async function demo(flags: ServeFlags): Promise<void> {
+  await serve(DEMO_DIR, { ...flags, size: flags.size ?? '1GiB' }, (node) => {
+    const url = `holdfast://${node.address}/demo`;
+    const cli = 'node dist/src/cli/main.js';
+    return [
+      '',
+      'To try, in a second shell in this folder:',
+      `  ${cli} write ${url} --offset 0 < some-file          write a file into the volume`,
+      `  ${cli} read ${url} --offset 0 --length 1MiB | sha256sum   read it back`,
+      `  kill -9 ${process.pid}; npm start                          crash the server: what was acknowledged is still there`,
+      `  ${cli} bench read --url ${url}                      measure it`,
+      `The volume lies in ${DEMO_DIR}; stop with Ctrl-C, then: ${cli} volume check ${DEMO_DIR}`,
+      '',
+    ].join('\n');
+  });
+}
+
+export function addServeCommand(
+  program: Command,
+  run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
+): void {
+  const flags = (command: Command): Command =>
+    command
+      .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
+      .option('--durability <mode>', 'always | none (measuring only: a crash of the machine loses acknowledged writes)')
+      .option(
+        '--log-level <level>',
+        'trace | debug | info | warn | error | silent',
+        process.env['HOLDFAST_LOG_LEVEL'] ?? 'info',
+      )
+      .option('--json', 'print events as JSON, one a line');
+  flags(
+    program
+      .command('serve <dir>')
+      .description('serve the volume in a folder; with --size it is made if it is not there')
+      .option('--size <size>', 'make the volume with this size if the folder holds none')
+      .option('--name <name>', 'name of a new volume; default: as the folder is called')
+      .option('--read-only', 'refuse writes')
+      .option('--allow-sparse', 'a new volume reserves nothing (tests)'),
+  )
+    .addHelpText(
+      'after',
+      '\nExamples:\n  holdfast serve ./vm1 --size 10GiB\n  holdfast serve ./vm1 --listen 0.0.0.0:7401',
+    )
+    .action((dir: string, f: ServeFlags) => run(() => serve(dir, f), f.json));
+  flags(
+    program.command('demo').description(`what npm start runs: serves a volume in ${DEMO_DIR}`).option('--size <size>'),
+  ).action((f: ServeFlags) => run(() => demo(f), f.json));
+}

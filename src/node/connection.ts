@@ -1,0 +1,465 @@
+/**
+ * One client connection: frames in, calls on a volume, replies out.
+ *
+ * Guarantees: a malformed frame, a flood, a half frame or a reader that stops ends or slows this connection and no
+ * other; requests and bytes in flight are bounded, beyond the bound the socket is not read; every request is answered
+ * once, in any order, unless the connection ends first.
+ */
+import type { Socket } from 'node:net';
+import { crc32, crcBlocks } from '../base/checksum.ts';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { BLOCK_BYTES, MAX_IO_BYTES } from '../base/units.ts';
+import { FrameDecoder, type FrameHeader, HEADER_BYTES, encodeHeader } from '../protocol/frame.ts';
+import {
+  type VolumeInfo as WireInfo,
+  agree,
+  decodeAttach,
+  decodeExtentsRequest,
+  decodeHello,
+  decodeInfo,
+  encodeExtents,
+  encodeHelloReply,
+  encodeList,
+  encodeVolumeInfo,
+} from '../protocol/handshake.ts';
+import { MESSAGES, REPLY_BIT, SESSION_WINDOW } from '../protocol/messages.ts';
+import { encodeError } from '../protocol/replies.ts';
+import type { Attachment, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
+import { ReplyWriter } from './reply-writer.ts';
+
+/** Bounds on a connection. All of them are settings of the server. */
+export interface ConnectionLimits {
+  maxInFlightBytes: number;
+  maxInFlightRequests: number;
+  /** HELLO and ATTACH or a first request have to come within it. */
+  handshakeMs: number;
+  /** A frame that has begun has to go on, and a reply has to be taken, within it. */
+  stallMs: number;
+}
+
+export interface ConnectionHost {
+  readonly arena: Arena;
+  readonly limits: ConnectionLimits;
+  readonly serverName: string;
+  volume(name: string): ServedVolume;
+  volumes(): ServedVolume[];
+  log(level: 'info' | 'warn', message: string, fields: object): void;
+  closed(connection: Connection): void;
+}
+
+const KEEP_FREE_SHARE = 0.25;
+
+interface Session {
+  session: bigint;
+  generation: number;
+  client: string;
+}
+
+export class Connection {
+  readonly peer: string;
+  readonly openedAtMs: number;
+  requests = 0;
+  private readonly socket: Socket;
+  private readonly host: ConnectionHost;
+  private readonly decoder: FrameDecoder;
+  private readonly replies: ReplyWriter;
+  private hello: Session | null = null;
+  private volume: ServedVolume | null = null;
+  private attachment: Attachment | null = null;
+  private attaching = false;
+  private epoch = 0;
+  /** The slot that an unfinished WRITE is received into. */
+  private incoming: Slot | null = null;
+  private inFlightRequests = 0;
+  private inFlightBytes = 0;
+  private lastProgressMs: number;
+  private ended = false;
+
+  constructor(socket: Socket, host: ConnectionHost) {
+    this.socket = socket;
+    this.host = host;
+    this.peer = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
+    this.openedAtMs = this.lastProgressMs = performance.now();
+    this.decoder = new FrameDecoder(
+      {
+        onHeader: (header) => this.payloadFor(header),
+        onFrame: (header, payload) => this.frame(header, payload),
+        onMalformed: (error) => this.goodbye(error),
+      },
+      'server',
+    );
+    this.replies = new ReplyWriter(socket, (requests) => {
+      this.lastProgressMs = performance.now();
+      this.inFlightRequests -= requests;
+      this.maybeResume();
+    });
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => {
+      this.lastProgressMs = performance.now();
+      this.decoder.push(chunk);
+      if (this.overLimit) socket.pause();
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => this.end());
+  }
+
+  private get overLimit(): boolean {
+    const { maxInFlightBytes, maxInFlightRequests } = this.host.limits;
+    return (
+      this.inFlightRequests >= maxInFlightRequests ||
+      this.inFlightBytes + this.replies.unflushedBytes >= maxInFlightBytes
+    );
+  }
+
+  private maybeResume(): void {
+    if (!this.ended && this.socket.isPaused() && !this.overLimit) this.socket.resume();
+  }
+
+  /** Called about once a second: ends a connection that does not get on. */
+  checkDeadlines(nowMs: number): void {
+    const { handshakeMs, stallMs } = this.host.limits;
+    if (this.hello === null && nowMs - this.openedAtMs > handshakeMs) {
+      return this.goodbye(
+        new HoldfastError('DEADLINE', { operation: 'handshake', detail: `no HELLO within ${handshakeMs} ms` }),
+      );
+    }
+    const stuck = this.decoder.midFrame && !this.socket.isPaused();
+    if ((stuck || this.socket.writableLength > 0) && nowMs - this.lastProgressMs > stallMs) {
+      const what = stuck ? 'a frame was begun and not finished' : 'replies were not read';
+      this.goodbye(new HoldfastError('DEADLINE', { operation: 'serve', detail: `${what} within ${stallMs} ms` }));
+    }
+  }
+
+  /** Tells the client why, then closes. */
+  goodbye(error: HoldfastError): void {
+    if (this.ended) return;
+    this.host.log('warn', 'closing a connection', {
+      peer: this.peer,
+      client: this.hello?.client,
+      reason: error.message,
+    });
+    this.decoder.close();
+    const payload = encodeError(error);
+    this.reply(0, MESSAGES.GOODBYE.number, error.status, payload, 0);
+    this.end();
+    // After the microtask that flushes the replies.
+    setImmediate(() => {
+      this.socket.end();
+      setTimeout(() => this.socket.destroy(), 1000).unref();
+    });
+  }
+
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  get idle(): boolean {
+    return this.inFlightRequests === 0;
+  }
+
+  private end(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.decoder.close();
+    if (this.attachment !== null) this.volume!.detach(this.attachment);
+    if (this.incoming !== null) this.host.arena.release(this.incoming);
+    this.incoming = null;
+    this.host.closed(this);
+  }
+
+  // --- requests -----------------------------------------------------------------------------------------------------
+
+  private payloadFor(h: FrameHeader): Uint8Array | null {
+    if (h.type !== MESSAGES.WRITE.number || this.volume === null) return null;
+    const at = h.offset % BLOCK_BYTES;
+    const pages = Math.ceil((at + h.count) / BLOCK_BYTES);
+    // While slots are scarce a half-sent frame gets none: it waits in memory of its own, and holds nobody up.
+    const slot = this.host.arena.freeShare(pages) > KEEP_FREE_SHARE ? this.host.arena.take(pages) : null;
+    if (slot === null) return null;
+    this.incoming = slot;
+    // Whole blocks are verified block by block: the same pass gives the checksums that go to disk.
+    h.verify = at !== 0 || h.count % BLOCK_BYTES !== 0;
+    return slot.payload.subarray(at, at + h.count);
+  }
+
+  private frame(h: FrameHeader, payload: Uint8Array | null): void {
+    this.requests++;
+    this.inFlightRequests++;
+    const { requestId } = h;
+    try {
+      if (h.type === MESSAGES.HELLO.number) return this.sayHello(requestId, payload);
+      if (this.hello === null) {
+        throw new HoldfastError('BAD_FRAME', { operation: 'serve', detail: 'the first message must be HELLO' });
+      }
+      switch (h.type) {
+        case MESSAGES.PING.number:
+          return this.answer(requestId, h.type, null);
+        case MESSAGES.LIST.number:
+          return this.answer(
+            requestId,
+            h.type,
+            encodeList(
+              this.host.volumes().map((v) => v.info()),
+              h.offset,
+            ),
+          );
+        case MESSAGES.INFO.number:
+          return this.answerInfo(requestId, payload);
+        case MESSAGES.ATTACH.number:
+          return this.attach(requestId, payload);
+        default:
+          return this.operate(h, payload);
+      }
+    } catch (error) {
+      const known = asHoldfastError(error);
+      this.dropIncoming();
+      if (known.code === 'BAD_FRAME') {
+        this.inFlightRequests--;
+        this.goodbye(known);
+      } else this.fail(requestId, h.type, known);
+    }
+  }
+
+  private dropIncoming(): void {
+    if (this.incoming === null) return;
+    this.host.arena.release(this.incoming);
+    this.incoming = null;
+  }
+
+  private sayHello(requestId: number, payload: Uint8Array | null): void {
+    const h = decodeHello(payload);
+    if (this.hello !== null) throw new HoldfastError('BAD_FRAME', { operation: 'HELLO', detail: 'a second HELLO' });
+    let version: number;
+    try {
+      version = agree(h);
+    } catch (error) {
+      this.fail(requestId, MESSAGES.HELLO.number, error as HoldfastError);
+      return this.goodbye(error as HoldfastError);
+    }
+    this.hello = { session: h.session, generation: h.generation, client: h.client };
+    const { maxInFlightBytes, maxInFlightRequests } = this.host.limits;
+    const reply = encodeHelloReply({
+      version,
+      features: 0n,
+      limits: {
+        maxPayloadBytes: MAX_IO_BYTES,
+        maxInFlightBytes,
+        maxInFlightRequests,
+        sessionWindow: SESSION_WINDOW,
+      },
+      server: this.host.serverName,
+    });
+    this.answer(requestId, MESSAGES.HELLO.number, reply);
+  }
+
+  private answerInfo(requestId: number, payload: Uint8Array | null): void {
+    const name = decodeInfo(payload);
+    const volume = name === '' && this.volume !== null ? this.volume : this.host.volume(name);
+    this.answer(requestId, MESSAGES.INFO.number, encodeVolumeInfo(describe(volume.info())));
+  }
+
+  private attach(requestId: number, payload: Uint8Array | null): void {
+    const { volume: name, since } = decodeAttach(payload);
+    if (this.volume !== null || this.attaching) {
+      throw new HoldfastError('INVALID_ARGUMENT', {
+        operation: 'attach',
+        detail: 'the connection is attached already',
+      });
+    }
+    const volume = this.host.volume(name);
+    const { session, generation } = this.hello!;
+    const attached = (attachment: Attachment | null): void => {
+      const info = volume.info();
+      this.attaching = false;
+      this.volume = volume;
+      this.attachment = attachment;
+      this.epoch = info.epoch;
+      this.answer(requestId, MESSAGES.ATTACH.number, encodeVolumeInfo(describe(info)));
+    };
+    if (session === 0n) return attached(null);
+    this.attaching = true;
+    const revoked = (): void =>
+      this.goodbye(
+        new HoldfastError('STALE_GENERATION', {
+          operation: 'serve',
+          detail: 'a newer connection of the session attached',
+        }),
+      );
+    volume.attach(session, generation, since, revoked, (error, attachment) => {
+      if (error !== null) {
+        this.attaching = false;
+        return this.fail(requestId, MESSAGES.ATTACH.number, error);
+      }
+      if (this.ended) return volume.detach(attachment!);
+      attached(attachment);
+    });
+  }
+
+  private operate(h: FrameHeader, payload: Uint8Array | null): void {
+    const { volume } = this;
+    if (volume === null) {
+      throw new HoldfastError('NOT_ATTACHED', { operation: 'serve', remedy: 'send ATTACH first' });
+    }
+    if (h.epoch !== this.epoch) {
+      throw new HoldfastError('WRONG_EPOCH', { detail: `request of ${h.epoch}, volume in ${this.epoch}` });
+    }
+    const { requestId, type, offset, count } = h;
+    const done = (error: HoldfastError | null): void => {
+      if (error === null) this.answer(requestId, type, null);
+      else this.fail(requestId, type, error);
+    };
+    switch (type) {
+      case MESSAGES.READ.number:
+        return this.read(volume, requestId, offset, count, this.deadlineOf(h));
+      case MESSAGES.WRITE.number:
+        return this.write(volume, h, payload);
+      case MESSAGES.FLUSH.number:
+        return volume.flush(done);
+      case MESSAGES.ZERO.number:
+        return volume.zero(this.attachment, requestId, offset, count, done);
+      case MESSAGES.TRIM.number:
+        return volume.trim(this.attachment, requestId, offset, count, done);
+      default: {
+        const limit = decodeExtentsRequest(payload);
+        return this.answer(requestId, type, encodeExtents(volume.extents(offset, count, limit)));
+      }
+    }
+  }
+
+  private deadlineOf(h: FrameHeader): number {
+    return h.deadlineMs === 0 ? Infinity : performance.now() + h.deadlineMs;
+  }
+
+  /** Calls with a slot as soon as there is one, unless the deadline or the connection ends first. */
+  private withSlot(
+    pages: number,
+    deadlineAtMs: number,
+    use: (slot: Slot) => void,
+    refused: (error: HoldfastError) => void,
+  ): void {
+    const slot = this.host.arena.take(pages);
+    if (slot !== null) return use(slot);
+    this.host.arena.whenFree(pages, () => {
+      if (this.ended) return refused(new HoldfastError('CONNECTION_LOST', { peer: this.peer }));
+      if (performance.now() > deadlineAtMs) {
+        return refused(new HoldfastError('DEADLINE', { detail: 'the server was busy until the deadline' }));
+      }
+      this.withSlot(pages, deadlineAtMs, use, refused);
+    });
+  }
+
+  private read(volume: ServedVolume, requestId: number, offset: number, count: number, deadlineAtMs: number): void {
+    const type = MESSAGES.READ.number;
+    const at = offset % BLOCK_BYTES;
+    if (count > MAX_IO_BYTES) {
+      throw new HoldfastError('TOO_LARGE', {
+        operation: 'read',
+        offsetBytes: offset,
+        lengthBytes: count,
+        detail: `the limit is ${MAX_IO_BYTES}`,
+      });
+    }
+    this.inFlightBytes += count;
+    const finish = (error: HoldfastError): void => {
+      this.inFlightBytes -= count;
+      this.fail(requestId, type, error);
+    };
+    const use = (slot: Slot): void =>
+      volume.read(offset, count, slot, (error, crc) => {
+        if (error !== null) {
+          this.host.arena.release(slot);
+          return finish(error);
+        }
+        this.inFlightBytes -= count;
+        const payload = slot.payload.subarray(at, at + count);
+        const payloadCrc = crc >= 0 ? crc : crc32(payload);
+        if (!this.ended) {
+          this.replies.frame(HEADER_BYTES + count, 1, (into, where) => {
+            this.header(into, where, type, requestId, 0, count, payloadCrc);
+            into.set(payload, where + HEADER_BYTES);
+          });
+        }
+        this.host.arena.release(slot);
+      });
+    const pages = Math.max(1, Math.ceil((at + count) / BLOCK_BYTES));
+    this.withSlot(pages, deadlineAtMs, use, finish);
+  }
+
+  private write(volume: ServedVolume, h: FrameHeader, payload: Uint8Array | null): void {
+    const { requestId, offset, count, payloadCrc } = h;
+    const type = MESSAGES.WRITE.number;
+    this.inFlightBytes += count;
+    const done = (error: HoldfastError | null): void => {
+      this.inFlightBytes -= count;
+      if (error === null) this.answer(requestId, type, null);
+      else this.fail(requestId, type, error);
+    };
+    const received = this.incoming;
+    this.incoming = null;
+    if (received !== null) {
+      if (!h.verify && crcBlocks(payload!, received.crcs, 0) !== payloadCrc) {
+        this.host.arena.release(received);
+        this.inFlightBytes -= count;
+        this.inFlightRequests--;
+        return this.goodbye(
+          new HoldfastError('BAD_FRAME', { operation: 'write', detail: 'the payload does not match its CRC' }),
+        );
+      }
+      return volume.write(this.attachment, requestId, offset, count, received, !h.verify, done);
+    }
+    if (payload === null)
+      throw new HoldfastError('INVALID_ARGUMENT', { operation: 'write', offsetBytes: offset, lengthBytes: 0 });
+    const at = offset % BLOCK_BYTES;
+    const use = (slot: Slot): void => {
+      slot.payload.set(payload, at);
+      volume.write(this.attachment, requestId, offset, count, slot, false, done);
+    };
+    this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), this.deadlineOf(h), use, done);
+  }
+
+  // --- replies ------------------------------------------------------------------------------------------------------
+
+  private answer(requestId: number, type: number, payload: Uint8Array | null): void {
+    this.reply(requestId, type, 0, payload, 1);
+  }
+
+  private fail(requestId: number, type: number, error: HoldfastError): void {
+    this.reply(requestId, type, error.status, encodeError(error), 1);
+  }
+
+  private reply(requestId: number, type: number, status: number, payload: Uint8Array | null, requests: number): void {
+    if (this.ended) return;
+    const bytes = payload?.length ?? 0;
+    this.replies.frame(HEADER_BYTES + bytes, requests, (into, at) => {
+      this.header(into, at, type, requestId, status, bytes, bytes === 0 ? 0 : crc32(payload!));
+      if (bytes > 0) into.set(payload!, at + HEADER_BYTES);
+    });
+  }
+
+  private header(
+    into: Buffer,
+    at: number,
+    type: number,
+    requestId: number,
+    status: number,
+    payloadBytes: number,
+    payloadCrc: number,
+  ): void {
+    const h = HEADER;
+    h.type = type | REPLY_BIT;
+    h.status = status;
+    h.requestId = requestId;
+    h.epoch = this.epoch;
+    h.payloadBytes = h.count = payloadBytes;
+    h.payloadCrc = payloadCrc;
+    encodeHeader(into, at, h);
+  }
+}
+
+/** The one header that replies are encoded from: nothing is allocated per reply. */
+const HEADER = { type: 0, payloadBytes: 0, status: 0, requestId: 0, epoch: 0, count: 0, payloadCrc: 0 };
+
+function describe(info: VolumeInfo): WireInfo {
+  return { ...info, blockBytes: BLOCK_BYTES, atomicBytes: MAX_IO_BYTES };
+}

@@ -1,0 +1,103 @@
+/**
+ * One node without a coordinator: one volume folder, served. What `holdfast serve` runs.
+ *
+ * Guarantees: it listens only when recovery is complete; when the store fails or a worker is lost it stops answering
+ * at once and reports through `onFatal` (the process is then to end); `close` drains, writes owed zeros for a moment,
+ * and leaves a clean volume.
+ */
+import type { HoldfastError } from '../base/errors.ts';
+import { SoloVolume } from '../replication/solo-volume.ts';
+import { IoPool } from '../storage/io-pool.ts';
+import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
+import { type Log, Server, type ServerOptions } from './server.ts';
+
+/** Owed zeros are written in the background, a run at a time, so often. */
+const ZERO_EVERY_MS = 20;
+/** At closing they are written for so long at most; the rest stays owed. */
+const ZERO_AT_CLOSE_MS = 2000;
+const RETRY_FULL_MS = 1000;
+
+export interface SingleNodeOptions extends Omit<ServerOptions, 'arena'> {
+  dir: string;
+  listen: string;
+  readOnly?: boolean;
+  durable?: boolean | undefined;
+  /** Makes the volume if the folder holds none; given the pool. */
+  prepare?: (pool: IoPool) => Promise<void>;
+  progress?: (bytes: number) => void;
+  log?: Log;
+  onFatal: (error: HoldfastError) => void;
+}
+
+export class SingleNode {
+  readonly pool: IoPool;
+  readonly server: Server;
+  readonly open: OpenVolume;
+  readonly volume: SoloVolume;
+  readonly address: string;
+  private readonly timers: NodeJS.Timeout[] = [];
+
+  private constructor(pool: IoPool, server: Server, open: OpenVolume, volume: SoloVolume, address: string) {
+    this.pool = pool;
+    this.server = server;
+    this.open = open;
+    this.volume = volume;
+    this.address = address;
+    this.timers.push(
+      setInterval(() => {
+        if (open.store.owedBlocks > 0) void volume.zeroSome();
+      }, ZERO_EVERY_MS).unref(),
+      setInterval(() => {
+        if (open.store.outOfSpace) open.store.retryParked();
+      }, RETRY_FULL_MS).unref(),
+    );
+  }
+
+  static async start(o: SingleNodeOptions): Promise<SingleNode> {
+    let fatal = o.onFatal;
+    const pool = new IoPool({ onLost: (error) => fatal(error) });
+    let open: OpenVolume | null = null;
+    let server: Server | null = null;
+    try {
+      await o.prepare?.(pool);
+      open = await openVolume(o.dir, pool, { durable: o.durable, ...(o.progress && { progress: o.progress }) });
+      const opened = open;
+      const serving = (server = new Server({ ...o, arena: pool.arena }));
+      let failed = false;
+      fatal = (error) => {
+        if (failed) return;
+        failed = true;
+        // Whoever waits for an answer must not get one from what is left in a queue.
+        serving.destroy();
+        o.onFatal(error);
+      };
+      const volume = new SoloVolume(opened.store, pool.arena, {
+        readOnly: o.readOnly ?? false,
+        onFailed: (error) => {
+          // A failed sync leaves pages that look clean and are not on disk: the next opening must know.
+          const sync = /fdatasync/.test(error.message);
+          const marked = sync ? opened.store.markPoisoned(error.message) : Promise.resolve();
+          void marked.finally(() => fatal(error));
+        },
+      });
+      server.add(volume);
+      const address = await server.listen(o.listen);
+      return new SingleNode(pool, server, opened, volume, address);
+    } catch (error) {
+      server?.destroy();
+      await open?.close().catch(() => {});
+      await pool.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.timers) clearInterval(timer);
+    await this.server.close();
+    const endAt = performance.now() + ZERO_AT_CLOSE_MS;
+    while (performance.now() < endAt && (await this.volume.zeroSome()));
+    await this.volume.drain();
+    await this.open.close();
+    await this.pool.close();
+  }
+}
