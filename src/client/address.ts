@@ -1,0 +1,53 @@
+/**
+ * Addresses of volumes: `holdfast://host:port[,host:port...]/volume`.
+ *
+ * Guarantees: what parses has at least one host and only valid ports; everything else is refused with a text that says
+ * what is wrong.
+ */
+import { HoldfastError } from '../base/errors.ts';
+
+export const DEFAULT_PORT = 7401;
+
+export interface Address {
+  host: string;
+  port: number;
+}
+
+export interface VolumeAddress {
+  servers: Address[];
+  /** Empty: the only volume of the server. */
+  volume: string;
+}
+
+/** `host:port`, IPv6 hosts in brackets. For texts. */
+export function formatAddress({ host, port }: Address): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/**
+ * The port may be left out (7401), and so may the volume. IPv6 addresses stand in brackets.
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function parseVolumeAddress(url: string): VolumeAddress {
+  const refuse = (detail: string): never => {
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation: 'parse address',
+      detail: `"${url}": ${detail}`,
+      remedy: 'write holdfast://host:port/volume',
+    });
+  };
+  const match = /^holdfast:\/\/([^/?#]*)(?:\/([^/?#]*))?$/.exec(url);
+  if (match === null) return refuse('not the address of a volume');
+  const servers = match[1]!.split(',').map((text): Address => {
+    const parts = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]@]+))(?::(\d{1,5}))?$/.exec(text);
+    if (parts === null) return refuse(`"${text}" is no host with a port`);
+    const port = parts[3] === undefined ? DEFAULT_PORT : Number(parts[3]);
+    if (port < 1 || port > 65535) return refuse(`${port} is no port`);
+    return { host: parts[1] ?? parts[2]!, port };
+  });
+  try {
+    return { servers, volume: decodeURIComponent(match[2] ?? '') };
+  } catch {
+    return refuse('the name of the volume is not percent-encoded UTF-8');
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * One request as the client keeps it: from the moment it is called, through replays, to its reply.
+ *
+ * Guarantees: the frame of a mutation is a copy of the caller's bytes, so that it can be sent again after the caller
+ * has taken them back; `done` is called at most once, never before `submit` of the connection returned.
+ */
+import { crc32 } from '../base/checksum.ts';
+import type { HoldfastError } from '../base/errors.ts';
+import { encodeHeader, HEADER_BYTES, type HeaderFields } from '../protocol/frame.ts';
+import { type Message, MESSAGE_BY_NUMBER } from '../protocol/messages.ts';
+
+export class Call {
+  readonly message: Message;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  /** Of the request. The caller's own bytes until `encode`. */
+  source: Uint8Array | null;
+  /** Where the payload of the reply goes, of exactly that length; null: it is allocated. */
+  readonly destination: Uint8Array | null;
+  /** Point in time of performance.now(), Infinity: none. */
+  readonly deadlineAtMs: number;
+  done: (error: HoldfastError | null, payload: Uint8Array | null) => void = () => {};
+
+  requestId = 0;
+  /** The caller does not wait any more; the reply is discarded. */
+  givenUp = false;
+  /** How often the server answered that it is busy, and when it first did. */
+  refusals = 0;
+  refusedSinceMs = 0;
+  private frame: Uint8Array | null = null;
+
+  constructor(
+    type: number,
+    range: { offsetBytes: number; lengthBytes: number },
+    more: { source?: Uint8Array; destination?: Uint8Array; deadlineAtMs?: number } = {},
+  ) {
+    this.message = MESSAGE_BY_NUMBER[type]!;
+    this.offsetBytes = range.offsetBytes;
+    this.lengthBytes = range.lengthBytes;
+    this.source = more.source ?? null;
+    this.destination = more.destination ?? null;
+    this.deadlineAtMs = more.deadlineAtMs ?? Infinity;
+  }
+
+  /** What it counts against the limit of bytes in flight. */
+  get weightBytes(): number {
+    return this.destination?.length ?? this.frame?.length ?? this.source?.length ?? 0;
+  }
+
+  /** The frame to send now. The payload is copied the first time, the header is made anew each time. */
+  encode(epoch: number, nowMs: number): Uint8Array {
+    const payloadBytes = this.frame === null ? (this.source?.length ?? 0) : this.frame.length - HEADER_BYTES;
+    this.frame ??= new Uint8Array(HEADER_BYTES + payloadBytes);
+    if (this.source !== null) {
+      this.frame.set(this.source, HEADER_BYTES);
+      this.source = null;
+    }
+    const fields: HeaderFields = {
+      type: this.message.number,
+      payloadBytes,
+      requestId: this.requestId,
+      epoch,
+      offset: this.offsetBytes,
+      count: this.lengthBytes,
+      // Of the copy: whatever the caller does with the bytes, the frame stays well-formed.
+      payloadCrc: payloadBytes === 0 ? 0 : crc32(this.frame.subarray(HEADER_BYTES)),
+      deadlineMs:
+        this.deadlineAtMs === Infinity ? 0 : Math.min(0xffff_ffff, Math.max(1, Math.ceil(this.deadlineAtMs - nowMs))),
+    };
+    encodeHeader(this.frame, 0, fields);
+    return this.frame;
+  }
+}

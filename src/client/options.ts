@@ -1,0 +1,69 @@
+/**
+ * What a caller of `connect` may choose, and what follows where nothing was chosen.
+ */
+import { HoldfastError } from '../base/errors.ts';
+import { MiB } from '../base/units.ts';
+
+export interface ConnectOptions {
+  /** TCP connections, each a session of its own. Default 1, at most 64. */
+  connections?: number | undefined;
+  /** How long the first connection is tried for before `connect` rejects. Default 5 s. */
+  connectMs?: number | undefined;
+  /**
+   * How long a lost connection is tried to be replaced before the calls that wait for it fail (mutations with
+   * OUTCOME_UNKNOWN, others with UNREACHABLE). The next call tries again. Default 60 s.
+   */
+  retryMs?: number | undefined;
+  /** A connection that owes replies and is silent for so long is asked with PING; silent again: replaced. Default 10 s. */
+  idleTimeoutMs?: number | undefined;
+  /** How long the server may take for HELLO and ATTACH, each. Default 10 s. */
+  handshakeTimeoutMs?: number | undefined;
+  /** Bytes in flight per connection; the server's limit counts too. Default 16 MiB. */
+  maxInFlightBytes?: number | undefined;
+  /** Requests in flight per connection; the server's limit counts too. Default 1024. */
+  maxInFlightRequests?: number | undefined;
+  /** Calls that may wait for their turn, per connection; more are refused with BUSY. Default 16384. */
+  maxQueued?: number | undefined;
+  /** Name of this program, for the server's log. */
+  clientName?: string | undefined;
+}
+
+export type Settings = { readonly [K in keyof ConnectOptions]-?: NonNullable<ConnectOptions[K]> };
+
+const DEFAULTS: Settings = {
+  connections: 1,
+  connectMs: 5_000,
+  retryMs: 60_000,
+  idleTimeoutMs: 10_000,
+  handshakeTimeoutMs: 10_000,
+  maxInFlightBytes: 16 * MiB,
+  maxInFlightRequests: 1024,
+  maxQueued: 16_384,
+  clientName: 'holdfast client',
+};
+
+/** Longest time that a timer of Node can wait, about 24 days. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** @throws HoldfastError INVALID_ARGUMENT */
+export function settingsOf(options: ConnectOptions): Settings {
+  const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const settings: Settings = { ...DEFAULTS, ...chosen };
+  const check = (name: keyof ConnectOptions, least: number, most: number): void => {
+    const value = settings[name];
+    if (typeof value === 'number' && value >= least && value <= most) return;
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation: 'connect',
+      detail: `${name} is ${String(value)}, it must lie between ${least} and ${most}`,
+    });
+  };
+  check('connections', 1, 64);
+  check('connectMs', 0, MAX_TIMER_MS);
+  check('retryMs', 0, MAX_TIMER_MS);
+  check('idleTimeoutMs', 1, MAX_TIMER_MS);
+  check('handshakeTimeoutMs', 1, MAX_TIMER_MS);
+  check('maxInFlightBytes', 1, Number.MAX_SAFE_INTEGER);
+  check('maxInFlightRequests', 1, 1_000_000);
+  check('maxQueued', 1, 10_000_000);
+  return settings;
+}

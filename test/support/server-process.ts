@@ -1,0 +1,97 @@
+/** `holdfast serve` as a real process: started, watched, killed by its pid. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+/** A folder that is removed when the test process ends. */
+export function temporaryFolder(): string {
+  const dir = mkdtempSync(join(process.env['HOLDFAST_TEST_DIR'] ?? tmpdir(), 'holdfast-test-'));
+  process.once('exit', () => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+export interface Listening {
+  event: 'listening';
+  listen: string;
+  volume: string;
+  readOnly: boolean;
+  epoch: number;
+  health: string;
+  recovered: { records: number; bytes: number } | null;
+}
+
+export class ServerProcess {
+  readonly child: ChildProcess;
+  readonly info: Listening;
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  readonly port: number;
+
+  private constructor(child: ChildProcess, info: Listening, exited: ServerProcess['exited']) {
+    this.child = child;
+    this.info = info;
+    this.exited = exited;
+    this.port = Number(info.listen.split(':').at(-1));
+  }
+
+  get url(): string {
+    return `holdfast://${this.info.listen}/${this.info.volume}`;
+  }
+
+  /** @throws an error with everything it printed when it does not get to listening */
+  static async start(dir: string, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<ServerProcess> {
+    const child = spawn(process.execPath, [MAIN, 'serve', dir, '--listen', '127.0.0.1:0', '--json', ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, HOLDFAST_LOG_LEVEL: 'warn', ...env },
+    });
+    const killChild = (): void => void child.kill('SIGKILL');
+    process.once('exit', killChild);
+    let printed = '';
+    child.stderr!.on('data', (chunk: Buffer) => (printed += chunk.toString()));
+    const exited: ServerProcess['exited'] = new Promise((resolve) =>
+      child.once('exit', (code, signal) => {
+        process.off('exit', killChild);
+        resolve({ code, signal });
+      }),
+    );
+    const listening = new Promise<Listening>((resolve, reject) => {
+      createInterface({ input: child.stdout! }).on('line', (line) => {
+        printed += `${line}\n`;
+        const event = JSON.parse(line) as Listening;
+        if (event.event === 'listening') resolve(event);
+      });
+      void exited.then(({ code, signal }) => reject(new Error(`serve ended (${code ?? signal}): ${printed}`)));
+    });
+    return new ServerProcess(child, await listening, exited);
+  }
+
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    this.child.kill(signal);
+    return this.exited;
+  }
+}
+
+/** Runs the command line to its end. */
+export function holdfast(
+  args: string[],
+  options: { input?: Uint8Array; env?: NodeJS.ProcessEnv } = {},
+): Promise<{ code: number; stdout: Buffer; stderr: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      stdio: 'pipe',
+      env: { ...process.env, ...options.env },
+    });
+    const stdout: Buffer[] = [];
+    let stderr = '';
+    child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code: code ?? -1, stdout: Buffer.concat(stdout), stderr }));
+    child.stdin.on('error', () => {});
+    child.stdin.end(options.input ?? new Uint8Array(0));
+  });
+}
