@@ -10,7 +10,7 @@
  */
 import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { join, relative, sep } from 'node:path';
+import { join, sep } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/test-process.ts';
 
