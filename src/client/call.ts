@@ -19,6 +19,8 @@ export class Call {
   readonly destination: Uint8Array | null;
   /** Point in time of performance.now(), Infinity: none. */
   readonly deadlineAtMs: number;
+  /** What it counts against the limit of bytes in flight. */
+  readonly weightBytes: number;
   done: (error: HoldfastError | null, payload: Uint8Array | null) => void = () => {};
 
   requestId = 0;
@@ -40,15 +42,11 @@ export class Call {
     this.source = more.source ?? null;
     this.destination = more.destination ?? null;
     this.deadlineAtMs = more.deadlineAtMs ?? Infinity;
-  }
-
-  /** What it counts against the limit of bytes in flight. */
-  get weightBytes(): number {
-    return this.destination?.length ?? this.frame?.length ?? this.source?.length ?? 0;
+    this.weightBytes = (more.destination ?? more.source)?.length ?? 0;
   }
 
   /** The frame to send now. The payload is copied the first time, the header is made anew each time. */
-  encode(epoch: number, nowMs: number): Uint8Array {
+  encode(epoch: number): Uint8Array {
     const payloadBytes = this.frame === null ? (this.source?.length ?? 0) : this.frame.length - HEADER_BYTES;
     this.frame ??= new Uint8Array(HEADER_BYTES + payloadBytes);
     if (this.source !== null) {
@@ -64,10 +62,14 @@ export class Call {
       count: this.lengthBytes,
       // Of the copy: whatever the caller does with the bytes, the frame stays well-formed.
       payloadCrc: payloadBytes === 0 ? 0 : crc32(this.frame.subarray(HEADER_BYTES)),
-      deadlineMs:
-        this.deadlineAtMs === Infinity ? 0 : Math.min(0xffff_ffff, Math.max(1, Math.ceil(this.deadlineAtMs - nowMs))),
+      deadlineMs: this.deadlineAtMs === Infinity ? 0 : leftMs(this.deadlineAtMs),
     };
     encodeHeader(this.frame, 0, fields);
     return this.frame;
   }
+}
+
+/** At least 1: 0 would mean that there is no deadline. */
+function leftMs(deadlineAtMs: number): number {
+  return Math.min(0xffff_ffff, Math.max(1, Math.ceil(deadlineAtMs - performance.now())));
 }

@@ -43,12 +43,15 @@ export class Link {
   private nextControlId = FIRST_FREE_ID + 2 ** 48;
   private corked = false;
   private ended: HoldfastError | null = null;
+  /** Told of the end too: whoever waits for the connection to be made. */
+  private readonly onEnd: (error: HoldfastError) => void;
   private readonly uncork = (): void => {
     this.corked = false;
     this.socket.uncork();
   };
 
   private constructor(address: Address, opened: (error: HoldfastError | null) => void) {
+    this.onEnd = opened;
     this.peer = formatAddress(address);
     this.decoder = new FrameDecoder(
       {
@@ -75,11 +78,7 @@ export class Link {
     this.socket.once('connect', () => opened(null));
     this.socket.once('error', (error) => this.end(this.lostBecause(error.message)));
     this.socket.once('close', () => this.end(this.lostBecause('the server closed it')));
-    this.onEnd = opened;
   }
-
-  /** Called when the link ends before it has an owner. */
-  private onEnd: (error: HoldfastError) => void;
 
   private lostBecause(detail: string): HoldfastError {
     return new HoldfastError('CONNECTION_LOST', { operation: 'connection', peer: this.peer, detail });
@@ -107,7 +106,9 @@ export class Link {
     try {
       await opened.catch((error: HoldfastError) => {
         const { peer, detail } = error.details;
-        throw error.code === 'ABORTED' ? error : new HoldfastError('UNREACHABLE', { operation: 'connect', peer, detail });
+        throw error.code === 'ABORTED'
+          ? error
+          : new HoldfastError('UNREACHABLE', { operation: 'connect', peer, detail });
       });
       const request = encodeHello({
         minVersion: MIN_VERSION,
@@ -152,7 +153,12 @@ export class Link {
    * @returns the payload
    * @throws HoldfastError as the server answers; CONNECTION_LOST, also when no answer comes in time
    */
-  control(type: number, payload: Uint8Array | null, timeoutMs: number, offset = 0): Promise<Uint8Array | null> {
+  control(
+    type: number,
+    payload: Uint8Array | null,
+    timeoutMs: number,
+    more: { offset?: number } = {},
+  ): Promise<Uint8Array | null> {
     return new Promise((resolve, reject) => {
       if (this.ended !== null) return reject(this.ended);
       const requestId = this.nextControlId++;
@@ -171,7 +177,7 @@ export class Link {
           reject(error);
         },
       });
-      this.send(encodeFrame({ type, requestId, offset }, payload));
+      this.send(encodeFrame({ type, requestId, ...more }, payload));
     });
   }
 
@@ -188,7 +194,9 @@ export class Link {
 
   private onFrame(header: FrameHeader, payload: Uint8Array | null): void {
     if (header.type === MESSAGES.GOODBYE.number) {
-      return this.guarded(() => this.end(decodeError(header.status, payload, { operation: 'GOODBYE', peer: this.peer })));
+      return this.guarded(() =>
+        this.end(decodeError(header.status, payload, { operation: 'GOODBYE', peer: this.peer })),
+      );
     }
     const waiting = this.waiting.get(header.requestId);
     if (waiting === undefined) {

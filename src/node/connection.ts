@@ -27,6 +27,7 @@ import { encodeError } from '../protocol/replies.ts';
 import type { Attachment, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import { ReplyWriter } from './reply-writer.ts';
+import { readIntoUserBuffer } from './user-buffer-socket.ts';
 
 /** Bounds on a connection. All of them are settings of the server. */
 export interface ConnectionLimits {
@@ -75,9 +76,9 @@ export class Connection {
   private inFlightBytes = 0;
   private lastProgressMs: number;
   private ended = false;
+  private paused = false;
 
   constructor(socket: Socket, host: ConnectionHost) {
-    this.socket = socket;
     this.host = host;
     this.peer = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
     this.openedAtMs = this.lastProgressMs = performance.now();
@@ -89,19 +90,20 @@ export class Connection {
       },
       'server',
     );
-    this.replies = new ReplyWriter(socket, (requests) => {
+    this.socket = readIntoUserBuffer(socket, (_socket, chunk) => {
+      this.lastProgressMs = performance.now();
+      this.decoder.push(chunk);
+      this.paused = this.overLimit;
+      return !this.paused;
+    });
+    this.replies = new ReplyWriter(this.socket, (requests) => {
       this.lastProgressMs = performance.now();
       this.inFlightRequests -= requests;
       this.maybeResume();
     });
-    socket.setNoDelay(true);
-    socket.on('data', (chunk: Buffer) => {
-      this.lastProgressMs = performance.now();
-      this.decoder.push(chunk);
-      if (this.overLimit) socket.pause();
-    });
-    socket.on('error', () => {});
-    socket.on('close', () => this.end());
+    this.socket.setNoDelay(true);
+    this.socket.on('error', () => {});
+    this.socket.on('close', () => this.end());
   }
 
   private get overLimit(): boolean {
@@ -113,7 +115,9 @@ export class Connection {
   }
 
   private maybeResume(): void {
-    if (!this.ended && this.socket.isPaused() && !this.overLimit) this.socket.resume();
+    if (this.ended || !this.paused || this.overLimit) return;
+    this.paused = false;
+    this.socket.resume();
   }
 
   /** Called about once a second: ends a connection that does not get on. */
@@ -124,7 +128,7 @@ export class Connection {
         new HoldfastError('DEADLINE', { operation: 'handshake', detail: `no HELLO within ${handshakeMs} ms` }),
       );
     }
-    const stuck = this.decoder.midFrame && !this.socket.isPaused();
+    const stuck = this.decoder.midFrame && !this.paused;
     if ((stuck || this.socket.writableLength > 0) && nowMs - this.lastProgressMs > stallMs) {
       const what = stuck ? 'a frame was begun and not finished' : 'replies were not read';
       this.goodbye(new HoldfastError('DEADLINE', { operation: 'serve', detail: `${what} within ${stallMs} ms` }));

@@ -63,7 +63,7 @@ export class Server implements ConnectionHost {
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.maxConnections = options.maxConnections ?? DEFAULT_MAX_CONNECTIONS;
     this.logger = options.log ?? (() => {});
-    this.net = createServer((socket) => this.accept(socket));
+    this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
       const now = performance.now();
       for (const connection of this.connections) connection.checkDeadlines(now);

@@ -2,7 +2,7 @@
  * The exclusive lock of a volume's folder.
  *
  * Three ways, tried in this order: flock(2) through the addon fs-ext, the same kernel lock through flock(1) (see
- * `native-free/`), and numbered claim files where there is neither. The first two are one lock, taken by two hands.
+ * `native-free/`), and claim files where there is neither. The first two are one lock, taken by two hands.
  *
  * Guarantees: at most one holder of a folder, over all ways, also within one process; the lock ends with the process
  * however it dies, and is not inherited by its children; a second opener is told the holder's pid. The file `lock` is
@@ -76,8 +76,6 @@ function lockByKernel(where: string, options: LockOptions): FolderLock | null {
       }
       if (result === 'unsupported') return null;
       if (result === 'held') throw locked(where, path, awaitHolder(path), false);
-      // The file that we hold may have been deleted between opening and locking, with the folder's last holder.
-      if (!isSameFile(fd, path)) continue;
       // First show ourselves, then look for a claim; a claimant does likewise, so one of the two sees the other.
       ftruncateSync(fd);
       writeSync(fd, `${JSON.stringify(ownIdentity())}\n`);
@@ -86,6 +84,9 @@ function lockByKernel(where: string, options: LockOptions): FolderLock | null {
         ftruncateSync(fd);
         throw locked(where, claim.path, claim.holder, true);
       }
+      // A holder that leaves with `remove` may have deleted the file after we opened it. Looked at last: a claimant
+      // deletes it before its claim.
+      if (!isSameFile(fd, path)) continue;
       keep = true;
       return kernelLock(where, fd, way);
     } finally {
@@ -115,11 +116,11 @@ function kernelLock(where: string, fd: number, way: LockWay): FolderLock {
 
 function lockByClaim(where: string): FolderLock {
   const claim = claimFolder(where);
-  if ('holder' in claim) throw locked(where, claim.path, claim.holder, true);
+  if (typeof claim !== 'string') throw locked(where, claim.path, claim.holder, true);
   const path = join(where, LOCK);
   const holder = readHolder(path);
   if (holder !== null && fateOf(holder) !== 'dead') {
-    claim.release(false);
+    rmSync(claim, { force: true });
     throw locked(where, path, holder, true);
   }
   let held = true;
@@ -128,8 +129,8 @@ function lockByClaim(where: string): FolderLock {
     release: ({ remove = false } = {}) => {
       if (!held) return;
       held = false;
-      claim.release(remove);
       if (remove) rmSync(path, { force: true });
+      rmSync(claim, { force: true });
     },
   };
 }

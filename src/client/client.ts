@@ -1,0 +1,101 @@
+/**
+ * The client library's entrances: a volume as a device, and what can be asked of a server without one.
+ */
+import { asHoldfastError, HoldfastError } from '../base/errors.ts';
+import { decodeList, type ListedVolume, type VolumeInfo } from '../protocol/handshake.ts';
+import { MESSAGES } from '../protocol/messages.ts';
+import { parseVolumeAddress } from './address.ts';
+import { Connection } from './connection.ts';
+import { Link } from './link.ts';
+import { type ConnectOptions, type Settings, settingsOf } from './options.ts';
+import { Volume } from './volume.ts';
+
+/**
+ * Opens a volume: `holdfast://host:port[,host:port...]/volume`; without a name, the only volume of the server.
+ * Lost connections are replaced, and what was unanswered is sent again, without being executed twice.
+ * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, NO_SUCH_VOLUME, WRONG_VERSION, or as the server answers
+ */
+export async function connect(url: string, options: ConnectOptions = {}): Promise<Volume> {
+  const address = parseVolumeAddress(url);
+  const settings = settingsOf(options);
+  let known: VolumeInfo | null = null;
+  const accept = (info: VolumeInfo): void => {
+    known ??= info;
+    if (known.sizeBytes === info.sizeBytes && Buffer.compare(known.volumeId, info.volumeId) === 0) return;
+    throw new HoldfastError('NO_SUCH_VOLUME', {
+      operation: 'ATTACH',
+      volume: known.name,
+      detail:
+        `the server has another volume there now: id ${hex(info.volumeId)}, ${info.sizeBytes} bytes, ` +
+        `instead of id ${hex(known.volumeId)}, ${known.sizeBytes} bytes`,
+      remedy: 'connect anew to use that one',
+    });
+  };
+  const connections = Array.from({ length: settings.connections }, () => new Connection(address, settings, accept));
+  try {
+    // The first one alone: where nothing answers, one attempt says so.
+    await connections[0]!.open();
+    await Promise.all(connections.slice(1).map((connection) => connection.open()));
+  } catch (error) {
+    for (const connection of connections) connection.end(asHoldfastError(error));
+    throw error;
+  }
+  return new Volume(known!, connections);
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
+
+/**
+ * The volumes of the first of the addressed servers that answers.
+ * @throws HoldfastError UNREACHABLE, or as the server answers
+ */
+export function list(url: string, options: ConnectOptions = {}): Promise<ListedVolume[]> {
+  return onFirstServer(url, options, async (link, { handshakeTimeoutMs }) => {
+    const volumes: ListedVolume[] = [];
+    for (;;) {
+      const page = decodeList(
+        await link.control(MESSAGES.LIST.number, null, handshakeTimeoutMs, { offset: volumes.length }),
+      );
+      volumes.push(...page.volumes);
+      if (volumes.length >= page.total || page.volumes.length === 0) return volumes;
+    }
+  });
+}
+
+/**
+ * Asks the first of the addressed servers that can be reached for a sign of life.
+ * @returns milliseconds from PING to its reply
+ * @throws HoldfastError UNREACHABLE, or as the server answers
+ */
+export function ping(url: string, options: ConnectOptions = {}): Promise<number> {
+  return onFirstServer(url, options, async (link, { handshakeTimeoutMs }) => {
+    const sentMs = performance.now();
+    await link.control(MESSAGES.PING.number, null, handshakeTimeoutMs);
+    return performance.now() - sentMs;
+  });
+}
+
+async function onFirstServer<T>(
+  url: string,
+  options: ConnectOptions,
+  work: (link: Link, settings: Settings) => Promise<T>,
+): Promise<T> {
+  const { servers } = parseVolumeAddress(url);
+  const settings = settingsOf(options);
+  const hello = { session: 0n, generation: 0, client: settings.clientName };
+  let failure: HoldfastError | null = null;
+  for (const server of servers) {
+    let link: Link | null = null;
+    try {
+      link = (await Link.open(server, hello, settings.connectMs, new AbortController().signal)).link;
+      return await work(link, settings);
+    } catch (error) {
+      failure = asHoldfastError(error);
+    } finally {
+      link?.destroy();
+    }
+  }
+  throw failure!;
+}

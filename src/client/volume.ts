@@ -1,0 +1,282 @@
+/**
+ * A volume of a server as a BlockDevice.
+ *
+ * Guarantees: those of BlockDevice; long operations are cut by `split`, so that every part is one atomic request; a
+ * bounded number of parts of one call is under way. An operation that was given up leaves nothing waiting: parts that
+ * were not sent are not sent any more.
+ */
+import type { Readable, Writable } from 'node:stream';
+import type { BlockDevice, CallOptions, Extent, ExtentOptions } from '../base/device.ts';
+import { HoldfastError } from '../base/errors.ts';
+import { MiB, type Part, split, splitZero } from '../base/units.ts';
+import {
+  decodeExtents,
+  decodeVolumeInfo,
+  encodeExtentsRequest,
+  encodeInfo,
+  type VolumeInfo,
+} from '../protocol/handshake.ts';
+import { MAX_EXTENTS, MESSAGES } from '../protocol/messages.ts';
+import { Call } from './call.ts';
+import type { Connection } from './connection.ts';
+import { MAX_TIMER_MS } from './options.ts';
+import { readableOf, type ReadRange, writableOf } from './streams.ts';
+
+const PARTS_UNDER_WAY = 16;
+const DEFAULT_EXTENTS = 4096;
+/** Bytes that one EXTENTS request asks about: its count is a u32. */
+const EXTENTS_WINDOW_BYTES = 1024 * MiB;
+
+export class Volume implements BlockDevice {
+  readonly name: string;
+  /** 16 bytes; it never changes, and no other volume has the same. */
+  readonly volumeId: Uint8Array;
+  readonly sizeBytes: number;
+  readonly blockBytes: number;
+  readonly atomicBytes: number;
+  readonly readOnly: boolean;
+  private readonly connections: readonly Connection[];
+  private nextConnection = 0;
+  private closed = false;
+  /** Writes, zeroes and trims that are under way: what a flush waits for. */
+  private readonly mutations: Set<Promise<unknown>> = new Set();
+
+  /** See `connect`. */
+  constructor(info: VolumeInfo, connections: readonly Connection[]) {
+    this.name = info.name;
+    this.volumeId = info.volumeId;
+    this.sizeBytes = info.sizeBytes;
+    this.blockBytes = info.blockBytes;
+    this.atomicBytes = info.atomicBytes;
+    this.readOnly = info.readOnly;
+    this.connections = connections;
+  }
+
+  async read(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<Uint8Array> {
+    this.check('read', offsetBytes, lengthBytes);
+    const result = new Uint8Array(lengthBytes);
+    await this.run('read', split(offsetBytes, lengthBytes), options, (part, deadlineAtMs) => {
+      const from = part.offsetBytes - offsetBytes;
+      const destination = result.subarray(from, from + part.lengthBytes);
+      return new Call(MESSAGES.READ.number, part, { destination, deadlineAtMs });
+    });
+    return result;
+  }
+
+  async write(offsetBytes: number, bytes: Uint8Array, options: CallOptions = {}): Promise<void> {
+    this.check('write', offsetBytes, bytes.length);
+    await this.mutate('write', split(offsetBytes, bytes.length), options, (part, deadlineAtMs) => {
+      const from = part.offsetBytes - offsetBytes;
+      const source = bytes.subarray(from, from + part.lengthBytes);
+      return new Call(MESSAGES.WRITE.number, part, { source, deadlineAtMs });
+    });
+  }
+
+  async zero(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<void> {
+    this.check('zero', offsetBytes, lengthBytes);
+    await this.mutate('zero', splitZero(offsetBytes, lengthBytes), options, (part, deadlineAtMs) => {
+      return new Call(MESSAGES.ZERO.number, part, { deadlineAtMs });
+    });
+  }
+
+  async trim(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<void> {
+    this.check('trim', offsetBytes, lengthBytes);
+    await this.mutate('trim', splitZero(offsetBytes, lengthBytes), options, (part, deadlineAtMs) => {
+      return new Call(MESSAGES.TRIM.number, part, { deadlineAtMs });
+    });
+  }
+
+  async flush(options: CallOptions = {}): Promise<void> {
+    this.check('flush', 0, 0);
+    const earlier = [...this.mutations];
+    const nothing = [{ offsetBytes: 0, lengthBytes: 0 }];
+    // Parts of earlier calls may still wait in this process, where the server's flush does not know of them.
+    const settled = Promise.allSettled(earlier);
+    await this.run(
+      'flush',
+      nothing,
+      options,
+      (part, deadlineAtMs) => new Call(MESSAGES.FLUSH.number, part, { deadlineAtMs }),
+      earlier.length > 0 ? settled : undefined,
+    );
+  }
+
+  async extents(offsetBytes: number, lengthBytes: number, options: ExtentOptions = {}): Promise<Extent[]> {
+    this.check('extents', offsetBytes, lengthBytes);
+    const limit = options.limit ?? DEFAULT_EXTENTS;
+    if (!Number.isSafeInteger(limit) || limit < 1) {
+      throw new HoldfastError('INVALID_ARGUMENT', { operation: 'extents', detail: `a limit of ${limit}` });
+    }
+    const result: Extent[] = [];
+    for (let at = offsetBytes, end = offsetBytes + lengthBytes; at < end;) {
+      const window = { offsetBytes: at, lengthBytes: Math.min(EXTENTS_WINDOW_BYTES, end - at) };
+      // One more than is wanted: the first of them may continue the last one of before.
+      const source = encodeExtentsRequest(Math.min(MAX_EXTENTS, limit - result.length + 1));
+      const reply = await this.runOne('extents', window, options, MESSAGES.EXTENTS.number, source);
+      const found = decodeExtents(reply, at);
+      const covered = found.reduce((sum, extent) => sum + extent.lengthBytes, 0);
+      if (covered === 0 || covered > window.lengthBytes) {
+        const detail = `the server's extents cover ${covered} bytes`;
+        throw new HoldfastError('BAD_FRAME', { operation: 'extents', volume: this.name, ...window, detail });
+      }
+      for (const extent of found) {
+        const last = result.at(-1);
+        if (last?.kind === extent.kind) last.lengthBytes += extent.lengthBytes;
+        else if (result.length === limit) return result;
+        else result.push(extent);
+      }
+      at += covered;
+    }
+    return result;
+  }
+
+  /** Asks the server for what it knows of the volume now: its position moves, the rest does not. */
+  async info(options: CallOptions = {}): Promise<VolumeInfo> {
+    this.check('info', 0, 0);
+    const nothing = { offsetBytes: 0, lengthBytes: 0 };
+    return decodeVolumeInfo(await this.runOne('info', nothing, options, MESSAGES.INFO.number, encodeInfo('')));
+  }
+
+  /** The bytes from `start` to `end` (inclusive, as with files; default: to the end of the volume), reading ahead. */
+  readable(range: ReadRange = {}): Readable {
+    return readableOf(this, range);
+  }
+
+  /** Writes what is piped into it from byte `start` on (default 0). It finishes when all of it is durable. */
+  writable(where: { start?: number | undefined } = {}): Writable {
+    return writableOf(this, where.start ?? 0);
+  }
+
+  /** Calls under way are waited for while the server is there; calls made from now on are refused with CLOSED. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await Promise.all(this.connections.map((connection) => connection.close()));
+  }
+
+  private check(operation: string, offsetBytes: number, lengthBytes: number): void {
+    const where = { operation, offsetBytes, lengthBytes, volume: this.name };
+    if (this.closed) throw new HoldfastError('CLOSED', where);
+    if (
+      !Number.isSafeInteger(offsetBytes) ||
+      !Number.isSafeInteger(lengthBytes) ||
+      offsetBytes < 0 ||
+      lengthBytes < 0
+    ) {
+      const remedy = 'offsets and lengths are whole bytes, not negative';
+      throw new HoldfastError('INVALID_ARGUMENT', { ...where, remedy });
+    }
+    if (offsetBytes + lengthBytes > this.sizeBytes) {
+      throw new HoldfastError('OUT_OF_RANGE', { ...where, detail: `the volume has ${this.sizeBytes} bytes` });
+    }
+    if (this.readOnly && (operation === 'write' || operation === 'zero' || operation === 'trim')) {
+      throw new HoldfastError('READ_ONLY', where);
+    }
+  }
+
+  /** The connection with the least to do; a connected one before one that is not. */
+  private pick(): Connection {
+    const { connections } = this;
+    let best = connections[this.nextConnection++ % connections.length]!;
+    for (const other of connections) {
+      const order =
+        Number(best.failure !== null) - Number(other.failure !== null) ||
+        Number(other.ready) - Number(best.ready) ||
+        best.load - other.load;
+      if (order > 0) best = other;
+    }
+    return best;
+  }
+
+  private async mutate(
+    operation: string,
+    parts: Part[],
+    options: CallOptions,
+    make: (part: Part, deadlineAtMs: number) => Call,
+  ): Promise<void> {
+    const work = this.run(operation, parts, options, make);
+    this.mutations.add(work);
+    try {
+      await work;
+    } finally {
+      this.mutations.delete(work);
+    }
+  }
+
+  private async runOne(
+    operation: string,
+    range: Part,
+    options: CallOptions,
+    type: number,
+    source: Uint8Array,
+  ): Promise<Uint8Array | null> {
+    let payload: Uint8Array | null = null;
+    const make = (part: Part, deadlineAtMs: number): Call => new Call(type, part, { source, deadlineAtMs });
+    await this.run(operation, [range], options, make, undefined, (reply) => (payload = reply));
+    return payload;
+  }
+
+  /**
+   * Makes a call of each part, a few at a time, until all are answered, one has failed (then those under way are
+   * waited for), or the caller gives up.
+   */
+  private run(
+    operation: string,
+    parts: Part[],
+    options: CallOptions,
+    make: (part: Part, deadlineAtMs: number) => Call,
+    before?: Promise<unknown>,
+    answered?: (payload: Uint8Array | null) => void,
+  ): Promise<void> {
+    const { signal, deadlineMs } = options;
+    const where = { operation, volume: this.name };
+    if (deadlineMs !== undefined && !(deadlineMs >= 0)) {
+      const detail = `a deadline of ${deadlineMs} ms`;
+      return Promise.reject(new HoldfastError('INVALID_ARGUMENT', { ...where, detail }));
+    }
+    if (signal?.aborted) return Promise.reject(new HoldfastError('ABORTED', where));
+    if (parts.length === 0) return Promise.resolve();
+    const deadlineAtMs = deadlineMs === undefined ? Infinity : performance.now() + deadlineMs;
+    return new Promise((resolve, reject) => {
+      const live: Map<Call, Connection> = new Map();
+      let next = 0;
+      let failed: HoldfastError | null = null;
+      let over = false;
+      let timer: NodeJS.Timeout | undefined;
+      const finish = (error: HoldfastError | null): void => {
+        over = true;
+        signal?.removeEventListener('abort', abort);
+        clearTimeout(timer);
+        if (error === null) resolve();
+        else reject(error);
+      };
+      const giveUp = (error: HoldfastError): void => {
+        if (over) return;
+        for (const [call, connection] of live) connection.giveUp(call);
+        finish(error);
+      };
+      const abort = (): void => giveUp(new HoldfastError('ABORTED', { ...where, cause: signal?.reason }));
+      const launch = (): void => {
+        while (!over && failed === null && next < parts.length && live.size < PARTS_UNDER_WAY) {
+          const call = make(parts[next++]!, deadlineAtMs);
+          const connection = this.pick();
+          live.set(call, connection);
+          call.done = (error, payload) => {
+            live.delete(call);
+            if (error === null) answered?.(payload);
+            failed ??= error;
+            launch();
+            if (live.size === 0 && !over) finish(failed);
+          };
+          connection.submit(call);
+        }
+      };
+      signal?.addEventListener('abort', abort);
+      if (deadlineMs !== undefined && deadlineMs !== Infinity) {
+        const error = (): HoldfastError => new HoldfastError('DEADLINE', { ...where, detail: `${deadlineMs} ms` });
+        timer = setTimeout(() => giveUp(error()), Math.min(deadlineMs, MAX_TIMER_MS));
+      }
+      if (before === undefined) launch();
+      else void before.then(launch);
+    });
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * Server sockets that are read into one buffer of ours.
+ *
+ * `net.connect` takes an `onread` option; a server's sockets get none, so Node allocates 64 KiB per read and the
+ * garbage collector pays for it. The handle of an accepted socket is moved into a socket that was made with `onread`.
+ * That uses `_handle` and `_server`, which are not documented: where they are not as expected, the socket is used as it
+ * came, through its `data` events. Both ways are tested (HOLDFAST_USER_BUFFER=off forces the second).
+ */
+import { Socket, type SocketConstructorOpts } from 'node:net';
+
+/** All connections of a thread share it: a chunk is consumed before the next read. */
+const BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+
+interface Inside {
+  _handle: { useUserBuffer?: unknown; reading?: boolean } | null;
+  _server: object | null;
+}
+
+/**
+ * @param take gets each chunk; it must not keep it. @returns false to stop reading until `resume`
+ * @returns the socket to use from now on; the one that was given must not be used any more
+ */
+export function readIntoUserBuffer(accepted: Socket, take: (socket: Socket, chunk: Uint8Array) => boolean): Socket {
+  const inside = accepted as unknown as Inside;
+  const handle = inside._handle;
+  const possible = handle !== null && typeof handle?.useUserBuffer === 'function' && '_server' in inside;
+  if (!possible || process.env['HOLDFAST_USER_BUFFER'] === 'off') {
+    accepted.on('data', (chunk: Buffer) => {
+      if (!take(accepted, chunk)) accepted.pause();
+    });
+    accepted.resume();
+    return accepted;
+  }
+  const socket: Socket = new Socket({
+    handle,
+    readable: true,
+    writable: true,
+    onread: {
+      buffer: BUFFER,
+      callback: (count: number) => take(socket, BUFFER.subarray(0, count)),
+    },
+  } as SocketConstructorOpts);
+  (socket as unknown as Inside)._server = inside._server;
+  inside._handle = null;
+  inside._server = null;
+  socket.resume();
+  return socket;
+}
