@@ -1,42 +1,41 @@
 /**
- * A folder lock where neither the addon nor flock(1) is to be had: a file that names its holder, and is taken over when
- * that holder is dead.
+ * A folder lock where neither the addon nor flock(1) is to be had: files that name those who claim the folder.
  *
- * Claims are numbered, `lock.1`, `lock.2`, and only the highest counts. A claim is made by linking a file that was
- * written before, so it appears whole or not at all, and only one process can make a given number. A dead or released
- * claim is not deleted to make room (two processes that both saw it dead would delete each other's successor) but
- * followed by the next number; lower ones are cleared away by the successor.
+ * Each claim has a name of its own and appears whole. A process first looks for a claim whose holder may live, then makes
+ * its own, then looks again: of two that claim at once at least one sees the other, and steps back. A claim is only ever
+ * deleted by its maker, or when its maker is proved dead; as no name is used twice, that cannot hit a living one.
  *
- * Guarantees: of several processes at most one holds the folder; a holder that cannot be proved dead is not displaced.
- * Weaker than a kernel lock in one point: the claim of a process on another host is never taken over.
+ * Guarantees: of several processes at most one holds the folder, and one that lives is never displaced. Weaker than a
+ * kernel lock in one point: where the death of a holder cannot be seen, on another host, its claim stands until somebody
+ * deletes it.
  */
-import { linkSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ProcessIdentity, fateOf, ownIdentity, parseIdentity } from './process-identity.ts';
 
-const CLAIM = /^lock\.(\d+)$/;
-/** A text on its way into a claim. One that a dead process left is cleared away by the next holder. */
+const CLAIM = 'lock.claim-';
+/** A claim that is being written. */
 const DRAFT = 'lock.draft-';
 const ATTEMPTS = 20;
-const RELEASED = '{}\n';
+/** Those who stepped back before each other try again after up to so long. */
+const RETRY_MS = 20;
 
-export interface Claim {
+export interface Held {
   /** Path of the file that names the holder. */
   readonly path: string;
-  /** With `remove`, leaves no file behind: for a folder that is being deleted. */
-  release(remove: boolean): void;
+  readonly holder: ProcessIdentity;
 }
 
-/** @returns whether a folder entry belongs to this way of locking (drafts of claims included) */
+/** @returns whether a folder entry belongs to this way of locking */
 export function isClaimEntry(name: string): boolean {
-  return CLAIM.test(name) || name.startsWith(DRAFT);
+  return name.startsWith(CLAIM) || name.startsWith(DRAFT);
 }
 
-/** The claim that counts, if its holder lives or may live. `self` is passed over. */
-export function liveClaim(dir: string, self = 0): { path: string; holder: ProcessIdentity } | null {
-  for (const number of claimsIn(dir).reverse()) {
-    if (number === self) continue;
-    const path = pathOf(dir, number);
+/** A claim whose holder lives or may live; `except`: the path of one's own. */
+export function liveClaim(dir: string, except = ''): Held | null {
+  for (const path of entries(dir, CLAIM)) {
+    if (path === except) continue;
     const holder = holderOf(path);
     if (holder !== null && fateOf(holder) !== 'dead') return { path, holder };
   }
@@ -44,84 +43,55 @@ export function liveClaim(dir: string, self = 0): { path: string; holder: Proces
 }
 
 /**
- * Claims the folder, or says who holds it.
+ * Claims the folder without waiting for a holder.
+ * @returns the path of the claim, to be deleted to release it; or who holds the folder
  * @throws Error of the file system
  */
-export function claimFolder(dir: string): Claim | { path: string; holder: ProcessIdentity } {
+export function claimFolder(dir: string): string | Held {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const held = liveClaim(dir);
     if (held !== null) return held;
-    const number = (claimsIn(dir).at(-1) ?? 0) + 1;
-    if (!make(dir, number)) continue;
-    const path = pathOf(dir, number);
-    const release = (remove: boolean): void => {
-      if (remove) rmSync(path, { force: true });
-      else replace(dir, path, RELEASED);
-    };
-    // What was seen before the claim may be old by now: someone may have gone further, or begun again at 1.
-    const others = claimsIn(dir);
-    if (others.at(-1)! > number) {
-      rmSync(path, { force: true });
-      continue;
+    const path = makeClaim(dir);
+    if (path === null) continue;
+    if (liveClaim(dir, path) === null) {
+      for (const dead of entries(dir, CLAIM)) if (dead !== path && isDead(dead)) rmSync(dead, { force: true });
+      for (const draft of entries(dir, DRAFT)) rmSync(draft, { force: true });
+      return path;
     }
-    const rival = liveClaim(dir, number);
-    if (rival !== null) {
-      release(false);
-      return rival;
-    }
-    for (const lower of others) if (lower < number) rmSync(pathOf(dir, lower), { force: true });
-    for (const name of readdirSync(dir)) if (name.startsWith(DRAFT)) rmSync(join(dir, name), { force: true });
-    return { path, release };
+    rmSync(path, { force: true });
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Math.random() * RETRY_MS);
   }
   throw new Error(`no claim could be made on ${dir} in ${ATTEMPTS} attempts: too many processes contend for it`);
 }
 
-/** @returns false when another process made that number first, or took our draft for a dead one's */
-function make(dir: string, number: number): boolean {
-  const draft = writeDraft(dir, `${JSON.stringify(ownIdentity())}\n`);
+/** @returns null when a new holder took our draft for a dead one's */
+function makeClaim(dir: string): string | null {
+  const id = randomUUID();
+  const draft = join(dir, DRAFT + id);
+  const path = join(dir, CLAIM + id);
+  writeFileSync(draft, `${JSON.stringify(ownIdentity())}\n`, { flag: 'wx' });
   try {
-    linkSync(draft, pathOf(dir, number));
-    return true;
+    renameSync(draft, path);
+    return path;
   } catch (error) {
-    if (['EEXIST', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) return false;
-    throw error;
-  } finally {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     rmSync(draft, { force: true });
+    throw error;
   }
 }
 
-function replace(dir: string, path: string, text: string): void {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return renameSync(writeDraft(dir, text), path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || attempt === ATTEMPTS) throw error;
-    }
-  }
+function isDead(path: string): boolean {
+  const holder = holderOf(path);
+  return holder === null || fateOf(holder) === 'dead';
 }
 
-let drafts = 0;
-
-function writeDraft(dir: string, text: string): string {
-  const { pid, startTime } = ownIdentity();
-  const draft = join(dir, `${DRAFT}${pid}-${startTime}-${++drafts}`);
-  writeFileSync(draft, text, { flag: 'wx' });
-  return draft;
-}
-
-/** Numbers of the claims, ascending. */
-function claimsIn(dir: string): number[] {
+function entries(dir: string, prefix: string): string[] {
   return readdirSync(dir)
-    .map((name) => Number(CLAIM.exec(name)?.[1] ?? 0))
-    .filter((number) => number > 0)
-    .sort((a, b) => a - b);
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => join(dir, name));
 }
 
-function pathOf(dir: string, number: number): string {
-  return join(dir, `lock.${number}`);
-}
-
-/** null where there is none: released, or cleared away meanwhile. A claim is never seen half written. */
+/** null for a claim that is gone meanwhile, and for one that a power cut emptied: its maker is dead. */
 function holderOf(path: string): ProcessIdentity | null {
   try {
     return parseIdentity(readFileSync(path, 'utf8'));

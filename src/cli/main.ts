@@ -2,6 +2,7 @@
 /** The command line. Exit codes: 0 done, 1 an error that was reported, 2 a usage error, 74 a failed disk. */
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../node/version.ts';
+import { addBenchCommand } from './bench-command.ts';
 import { addDataCommands } from './data-command.ts';
 import { reportError } from './output.ts';
 import { addServeCommand } from './serve-command.ts';
@@ -23,5 +24,6 @@ const program = new Command('holdfast')
 addServeCommand(program, run);
 addVolumeCommand(program, run);
 addDataCommands(program, run);
+addBenchCommand(program, run);
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 await program.parseAsync();

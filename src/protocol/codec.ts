@@ -24,6 +24,7 @@ export class ByteWriter {
     return this.used;
   }
 
+  /** Where the next bytes go. It may replace `bytes` and `view`: to be called before they are looked at. */
   private room(count: number): number {
     const at = this.used;
     if (at + count > this.limitBytes) throw new RangeError(`a payload above ${this.limitBytes} bytes`);
@@ -38,22 +39,26 @@ export class ByteWriter {
   }
 
   u8(value: number): this {
-    this.view.setUint8(this.room(1), value);
+    const at = this.room(1);
+    this.view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
-    this.view.setUint16(this.room(2), value, true);
+    const at = this.room(2);
+    this.view.setUint16(at, value, true);
     return this;
   }
 
   u32(value: number): this {
-    this.view.setUint32(this.room(4), value, true);
+    const at = this.room(4);
+    this.view.setUint32(at, value, true);
     return this;
   }
 
   u64(value: bigint): this {
-    this.view.setBigUint64(this.room(8), value, true);
+    const at = this.room(8);
+    this.view.setBigUint64(at, value, true);
     return this;
   }
 
@@ -63,7 +68,6 @@ export class ByteWriter {
   }
 
   raw(bytes: Uint8Array): this {
-    // Growing replaces the array, so the place is found first.
     const at = this.room(bytes.length);
     this.bytes.set(bytes, at);
     return this;

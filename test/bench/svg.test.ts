@@ -101,6 +101,17 @@ test('bars are as long as their values, one for each that was measured', () => {
   assert.ok(Math.abs(rects[0]![1]! + heights[0]! - (rects[1]![1]! + heights[1]!)) < 0.2);
 });
 
+test('names that are wider than their group are broken at spaces, and nothing of them is lost', () => {
+  const names = ['write 256 KiB random', 'read 4 KiB seq.', 'unbreakable-name-of-one-word'];
+  const groups = Array.from({ length: 16 }, (_, i) => ({ name: names[i % 3]!, values: [{ y: 1 }] }));
+  const svg = barChart({ ...bars, series: ['s'], groups });
+  for (const piece of ['write', '256 KiB', 'random', 'unbreakable-name-of-one-word']) {
+    assert.ok(svg.includes(`>${piece}</text>`), piece);
+  }
+  assert.not.ok(svg.includes('>write 256 KiB random</text>'));
+  assert.ok(barChart({ ...bars, series: ['s'], groups: groups.slice(0, 1) }).includes('>write 256 KiB random</text>'));
+});
+
 test('a whisker reaches from the lowest to the highest value', () => {
   const svg = barChart(bars);
   const whiskers = attributes(svg, /class="whisker" d="M[\d.]+ ([\d.]+)H[\d.]+M[\d.]+ [\d.]+V([\d.]+)/g);

@@ -3,7 +3,8 @@
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite } from 'uvu';
@@ -11,6 +12,8 @@ import * as assert from 'uvu/assert';
 import { HoldfastError } from '../../src/base/errors.ts';
 import { type LockOptions, type LockWay, isLockEntry, lockFolder } from '../../src/storage/lock.ts';
 import { ownIdentity } from '../../native-free/process-identity.ts';
+
+const MODULE = new URL('../../src/storage/lock.js', import.meta.url).href;
 
 const OPTIONS: Record<LockWay, LockOptions> = {
   addon: { native: true },
@@ -48,7 +51,11 @@ async function cleanUp(): Promise<void> {
 }
 
 /** A process that locks `dir`, runs `then`, says one line and stays. */
-async function holder(way: LockWay, then = '', stderr: 'inherit' | 'ignore' = 'inherit'): Promise<{ child: ChildProcess; line: string }> {
+async function holder(
+  way: LockWay,
+  then = '',
+  stderr: 'inherit' | 'ignore' = 'inherit',
+): Promise<{ child: ChildProcess; line: string }> {
   const program = `
     import { spawn } from 'node:child_process';
     const { lockFolder } = await import(process.argv[1]);
@@ -57,10 +64,9 @@ async function holder(way: LockWay, then = '', stderr: 'inherit' | 'ignore' = 'i
     ${then}
     process.stdout.write(line + '\\n');
     setInterval(() => lock, 60_000);`;
-  const module = new URL('../../src/storage/lock.js', import.meta.url).href;
   const child = spawn(
     process.execPath,
-    ['--input-type=module', '-e', program, module, dir, JSON.stringify(OPTIONS[way])],
+    ['--input-type=module', '-e', program, MODULE, dir, JSON.stringify(OPTIONS[way])],
     { stdio: ['ignore', 'pipe', stderr] },
   );
   children.push(child);
@@ -203,10 +209,57 @@ for (const first of ways) {
   }
 }
 
+/** Locks and releases over and over; says how often it held the folder, and fails when somebody else was inside. */
+async function contender(way: LockWay, rounds: number): Promise<number> {
+  const program = `
+    import { mkdirSync, rmdirSync } from 'node:fs';
+    const { lockFolder } = await import(process.argv[1]);
+    const [dir, options, rounds] = [process.argv[2], JSON.parse(process.argv[3]), Number(process.argv[4])];
+    let held = 0;
+    while (held < rounds) {
+      let lock;
+      try {
+        lock = lockFolder(dir, options);
+      } catch (error) {
+        if (error.code !== 'LOCKED') throw error;
+        continue;
+      }
+      mkdirSync(dir + '/inside');
+      rmdirSync(dir + '/inside');
+      lock.release({ remove: ++held % 3 === 0 });
+    }
+    console.log(held);`;
+  const args = ['--input-type=module', '-e', program, MODULE, dir, JSON.stringify(OPTIONS[way]), String(rounds)];
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  children.push(child);
+  let text = '';
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => (text += chunk));
+  await once(child, 'close');
+  return Number(text);
+}
+
+across('contenders of all ways, some of which delete the files as they leave, are never inside together', async () => {
+  const held = await Promise.all([...ways, ...ways].map((way) => contender(way, 40)));
+  assert.equal(
+    held,
+    held.map(() => 40),
+  );
+});
+
+across('a file that is deleted between opening and locking is not taken for the lock', () => {
+  if (!ways.includes('flock')) return;
+  const program = join(dir, 'slow-flock');
+  writeFileSync(program, `#!/bin/sh\n[ -e ${dir}/once ] || { rm ${dir}/lock; touch ${dir}/once; }\nexec flock "$@"\n`);
+  chmodSync(program, 0o755);
+  const lock = lockFolder(dir, { native: false, flockProgram: program });
+  assert.ok(readdirSync(dir).includes('once'));
+  for (const way of ways) assertLocked(refusal(way), process.pid);
+  lock.release();
+});
+
 across('HOLDFAST_NATIVE=off leaves the addon aside', () => {
-  const module = new URL('../../src/storage/lock.js', import.meta.url).href;
   const program = `import(process.argv[1]).then(({ lockFolder }) => console.log(lockFolder(process.argv[2]).way));`;
-  const child = spawnSync(process.execPath, ['-e', program, module, dir], {
+  const child = spawnSync(process.execPath, ['-e', program, MODULE, dir], {
     env: { ...process.env, HOLDFAST_NATIVE: 'off' },
     encoding: 'utf8',
   });
@@ -221,7 +274,7 @@ claims.before.each(newFolder);
 claims.after.each(cleanUp);
 
 const claimOf = (changes: object): void => {
-  writeFileSync(join(dir, 'lock.7'), JSON.stringify({ ...ownIdentity(), ...changes }));
+  writeFileSync(join(dir, 'lock.claim-x'), JSON.stringify({ ...ownIdentity(), ...changes }));
 };
 
 claims('another host: refused, and told which file to delete', () => {
@@ -230,9 +283,9 @@ claims('another host: refused, and told which file to delete', () => {
     const error = refusal(way);
     assert.is(error.code, 'LOCKED');
     assert.match(error.message, /on host elsewhere/);
-    assert.ok(error.message.includes(`delete ${join(dir, 'lock.7')}`));
+    assert.ok(error.message.includes(`delete ${join(dir, 'lock.claim-x')}`));
   }
-  rmSync(join(dir, 'lock.7'));
+  rmSync(join(dir, 'lock.claim-x'));
   for (const way of ways) lockFolder(dir, OPTIONS[way]).release();
 });
 
@@ -257,19 +310,44 @@ claims('a zombie holds nothing', async () => {
   children.push(parent);
   const [chunk] = (await once(parent.stdout, 'data')) as [Buffer];
   const pid = Number(chunk.toString());
-  const fields = (): string[] => readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /, '').split(' ');
+  const fields = (): string[] =>
+    readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /, '')
+      .split(' ');
   while (fields()[0] !== 'Z') await new Promise((resolve) => setTimeout(resolve, 5));
   claimOf({ pid, startTime: fields()[19] });
   lockFolder(dir, OPTIONS.claim).release();
 });
 
-claims('the successor clears away lower claims and drafts, and goes on counting', () => {
+claims('the next holder clears away claims of the dead, and drafts', () => {
   claimOf({ startTime: '1' });
-  writeFileSync(join(dir, 'lock.3'), '{}');
-  writeFileSync(join(dir, 'lock.draft-1-1-1'), 'half');
+  writeFileSync(join(dir, 'lock.claim-empty'), '');
+  writeFileSync(join(dir, 'lock.draft-y'), 'half');
   const lock = lockFolder(dir, OPTIONS.claim);
-  assert.equal(readdirSync(dir).sort(), ['lock', 'lock.8']);
+  const names = readdirSync(dir).filter((name) => name !== 'lock');
+  assert.is(names.length, 1);
+  assert.not(['lock.claim-x', 'lock.claim-empty', 'lock.draft-y'].includes(names[0]!));
+  assertLocked(refusal('claim'), process.pid);
   lock.release();
+});
+
+claims('a rival that claims between the look and the claim is seen', () => {
+  // The file system is changed under the code, at the instant in question.
+  const rename = fs.renameSync;
+  let times = 0;
+  fs.renameSync = (from, to) => {
+    if (times++ === 0) claimOf({});
+    rename(from, to);
+  };
+  syncBuiltinESMExports();
+  try {
+    assertLocked(refusal('claim'), process.pid);
+  } finally {
+    fs.renameSync = rename;
+    syncBuiltinESMExports();
+  }
+  assert.is(times, 1);
+  assert.equal(readdirSync(dir).sort(), ['lock', 'lock.claim-x']);
 });
 
 claims.run();

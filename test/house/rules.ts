@@ -2,6 +2,7 @@
  * The rules of form, as functions from a file's path and text to what is wrong with it. `tidy.test.ts` applies them to
  * the repository, and shows that each one bites.
  */
+import { withoutComments } from './comments.ts';
 
 /** What a room may import besides itself. `cli` is the top: it may import all, and nothing imports it. */
 const ARROWS: Record<string, readonly string[]> = {
@@ -42,8 +43,9 @@ export const STORAGE_IO_FILES = [
 ];
 /** What a pure room may import of Node: computations. */
 const PURE_MODULES = ['node:assert', 'node:assert/strict', 'node:buffer', 'node:crypto', 'node:util', 'node:zlib'];
+/** Microtasks are let through: their order is fixed, so a simulated run repeats exactly. */
 const IMPURE_CALLS =
-  /\b(?:Date\.now|new Date\(\)|performance\.\w+|Math\.random|(?:set|clear)(?:Timeout|Interval|Immediate)|process\.(?!env\b)\w+|queueMicrotask|fetch\(|getRandomValues|random(?:Bytes|Int|UUID|Fill\w*))\b/;
+  /\b(?:Date\.now|new Date\(\)|performance\.\w+|Math\.random|(?:set|clear)(?:Timeout|Interval|Immediate)\b|process\.(?!env\b)\w+|fetch\(|getRandomValues|random(?:Bytes|Int|UUID|Fill\w*)\b)/;
 
 const MAX_LINES = 500;
 const KEBAB = /^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+)*$/;
@@ -53,12 +55,6 @@ const SPELLED = ['README.md', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'NOT
 export interface Import {
   specifier: string;
   typeOnly: boolean;
-}
-
-/** Blanks out comments and keeps line numbers; strings stay. */
-export function withoutComments(text: string): string {
-  const tokens = /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\*[\s\S]*?\*\/|\/\/[^\n]*/g;
-  return text.replace(tokens, (token) => (token.startsWith('/') ? token.replace(/[^\n]/g, ' ') : token));
 }
 
 export function importsOf(text: string): Import[] {
@@ -166,7 +162,7 @@ export function sourceFindings(path: string, text: string): string[] {
   }
   const code = withoutComments(text);
   if (/^\s*(?:export )?(?:declare )?(?:const )?enum \w/m.test(code)) findings.push(`${path}: an enum`);
-  if (/\bconstructor\s*\([^)]*\b(?:private|public|protected|readonly)\s/.test(code)) {
+  if (/\bconstructor\s*\((?:[^)]*,)?\s*(?:(?:private|public|protected|readonly|override)\s+)+\w+\s*[?:]/.test(code)) {
     findings.push(`${path}: a parameter property`);
   }
   for (const { specifier } of importsOf(text)) {
@@ -191,7 +187,12 @@ export function testFindings(path: string, text: string): string[] {
 export function commandsOf(markdown: string): string[] {
   return [...markdown.matchAll(/^```(?:sh|bash|shell|console)?\n([\s\S]*?)^```$/gm)]
     .flatMap((match) => match[1]!.split('\n'))
-    .flatMap((line) => line.replace(/^\$ /, '').replace(/\s+#.*$/, '').split('&&'))
+    .flatMap((line) =>
+      line
+        .replace(/^\$ /, '')
+        .replace(/\s+#.*$/, '')
+        .split('&&'),
+    )
     .map((command) => command.trim())
     .filter((command) => command !== '' && !command.startsWith('#'));
 }

@@ -50,7 +50,12 @@ function assertFails(body: string, last: string, said: RegExp, ...args: string[]
 
 runner('counts tests over files, and hides the output of good ones', () => {
   const noisy = GOOD.replace('() => {}', `() => { console.log('noise'); }`);
-  const files = { 'unit/a.test.js': GOOD, 'process/b.test.js': noisy, 'top.test.js': GOOD, 'unit/helper.js': 'throw 1' };
+  const files = {
+    'unit/a.test.js': GOOD,
+    'process/b.test.js': noisy,
+    'top.test.js': GOOD,
+    'unit/helper.js': 'throw 1',
+  };
   const quiet = run(files);
   assert.is(quiet.last, '6 passed, 0 failed');
   assert.is(quiet.status, 0);
@@ -138,7 +143,13 @@ runner('a hang is killed at the deadline, with the children of the process', asy
       console.log('child ' + spawn('sleep', ['300']).pid);
       await new Promise(() => setInterval(() => {}, 1000));
     });\nt.run();`;
-  const { text } = assertFails(body, '0 passed, 1 failed', /still running at its deadline of 1 s/, '--deadline-ms', '1000');
+  const { text } = assertFails(
+    body,
+    '0 passed, 1 failed',
+    /still running at its deadline of 1 s/,
+    '--deadline-ms',
+    '1000',
+  );
   const child = Number(/child (\d+)/.exec(text)![1]);
   // The kernel delivers the signal in its own time; the sleep itself would take minutes.
   for (let look = 0; look < 100 && isAlive(child); look++) await new Promise((resolve) => setTimeout(resolve, 50));

@@ -8,7 +8,8 @@
  * few seconds after the deadline, whatever the file does.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { stripVTControlCharacters } from 'node:util';
 
 export interface RunOptions {
   deadlineMs: number;
@@ -56,9 +57,9 @@ export function statedDeadlineMs(builtFile: string): number | null {
 
 /** Suites that a file declares by name and never runs. */
 export function suitesNotRun(text: string): string[] {
-  const names = [...text.matchAll(/\b(?:const|let|var) (\w+) = suite\(/g)].map((match) => match[1]!);
-  if (/import \{[^}]*\btest\b[^}]*\} from '[^']*uvu[^']*'/.test(text)) names.push('test');
-  return names.filter((name) => !new RegExp(`\\b${name}\\.run\\(`).test(text));
+  const names = [...text.matchAll(/^\s*(?:export )?(?:const|let|var) (\w+) = suite\(/gm)].map((match) => match[1]!);
+  if (/^import \{[^}]*\btest\b[^}]*\} from '[^']*uvu[^']*'/m.test(text)) names.push('test');
+  return names.filter((name) => !new RegExp(`^\\s*${name}\\.run\\(`, 'm').test(text));
 }
 
 const running = new Set<number>();
@@ -68,14 +69,26 @@ export function killAll(): void {
   for (const pid of running) killGroup(pid);
 }
 
-/** @returns false when nobody of the group is left */
-function killGroup(leader: number, signal: NodeJS.Signals | 0 = 'SIGKILL'): boolean {
+function killGroup(leader: number): void {
   try {
-    process.kill(-leader, signal);
-    return true;
+    process.kill(-leader, 'SIGKILL');
   } catch {
-    return false;
+    // Nobody of the group is left.
   }
+}
+
+/** Whether a process of the group runs; one that is dead and waits for its parent to ask does not count. */
+function isGroupAlive(leader: number): boolean {
+  return readdirSync('/proc').some((entry) => {
+    if (!/^\d+$/.test(entry)) return false;
+    try {
+      // State, parent and group follow the program's name in parentheses.
+      const fields = /\) (\S) \d+ (\d+) /.exec(readFileSync(`/proc/${entry}/stat`, 'latin1'));
+      return fields !== null && Number(fields[2]) === leader && !'ZX'.includes(fields[1]!);
+    } catch {
+      return false;
+    }
+  });
 }
 
 export async function runFile(builtFile: string, options: RunOptions): Promise<FileResult> {
@@ -106,7 +119,8 @@ export async function runFile(builtFile: string, options: RunOptions): Promise<F
       output = (output + chunk).slice(-MAX_OUTPUT);
       if (grace !== undefined || !DURATION.test(output)) return;
       grace = setTimeout(
-        () => kill(`the process stayed alive for ${options.graceMs / 1000} s after its last test: something is left open`),
+        () =>
+          kill(`the process stayed alive for ${options.graceMs / 1000} s after its last test: something is left open`),
         options.graceMs,
       );
     };
@@ -126,13 +140,14 @@ export async function runFile(builtFile: string, options: RunOptions): Promise<F
     });
     child.on('exit', (code, signal) => {
       exited = { code, signal };
-      if (killGroup(pid!) && killed === null) notes.push('it left processes behind, which were killed');
+      if (killed === null && isGroupAlive(pid!)) notes.push('it left processes behind, which were killed');
+      killGroup(pid!);
       // A process outside the group may hold the pipes open; its output is not waited for.
       setTimeout(end, 1000).unref();
     });
     child.on('close', end);
   });
-  const text = output.replace(/\x1b\[[0-9;]*m/g, '');
+  const text = stripVTControlCharacters(output);
   const notRun = suitesNotRun(readFileSync(builtFile, 'utf8'));
   return { ...judge(text, ending, notRun, notes), output, elapsedMs: performance.now() - startedMs };
 }

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { withoutComments } from './comments.ts';
 import {
   STORAGE_IO_FILES,
   arrowFindings,
@@ -77,7 +78,9 @@ tidy('the README begins with two commands', () => {
 });
 
 tidy('the lock file names only the public registry', () => {
-  const hosts = [...read('package-lock.json').matchAll(/"resolved": "([^"]*)"/g)].map((match) => new URL(match[1]!).host);
+  const hosts = [...read('package-lock.json').matchAll(/"resolved": "([^"]*)"/g)].map(
+    (match) => new URL(match[1]!).host,
+  );
   assert.equal(
     hosts.filter((host) => host !== 'registry.npmjs.org'),
     [],
@@ -133,6 +136,18 @@ bites('imports are seen in every form, and not in comments', () => {
   );
 });
 
+bites('comments are told from what looks like one', () => {
+  const kept = [
+    `const a = 'http://x', b = "/* b */";`,
+    'const c = `${d ? `// ${e}` : "`"} // f`;',
+    `const g = /[/*]'\\/\\/*/g.test(h) || i / 2 / j;`,
+    `const k = '\\'// l';`,
+  ].join('\n');
+  assert.is(withoutComments(kept), kept);
+  assert.is(withoutComments('a // b\nc /* d\ne */ f'), 'a     \nc     \n     f');
+  assert.is(withoutComments('`${ {a: /* b */ 1} }` // c'), '`${ {a:         1} }`     ');
+});
+
 bites('arrows', () => {
   finds(arrowFindings, 'src/protocol/x.ts', `import { a } from '../base/units.ts';`, 0);
   finds(arrowFindings, 'src/base/x.ts', `import { a } from '../protocol/frame.ts';`);
@@ -165,7 +180,13 @@ bites('purity', () => {
 });
 
 bites('names', () => {
-  for (const good of ['src/base/dirty-bitmap.ts', 'test/storage/a.test.ts', 'README.md', '.ci/run', 'docs/decisions/0001-a.md']) {
+  for (const good of [
+    'src/base/dirty-bitmap.ts',
+    'test/storage/a.test.ts',
+    'README.md',
+    '.ci/run',
+    'docs/decisions/0001-a.md',
+  ]) {
     assert.equal(nameFindings(good), []);
   }
   for (const bad of ['src/base/dirtyBitmap.ts', 'src/base/dirty_bitmap.ts', 'src/Base/units.ts', 'docs/a b.md']) {
@@ -187,7 +208,14 @@ bites('sources', () => {
   finds(sourceFindings, 'test/x.ts', `x\n`.repeat(500), 0);
   finds(sourceFindings, 'test/x.ts', `x\n`.repeat(501));
   finds(sourceFindings, 'test/x.ts', `export const ${'enum'} A { B }`);
-  finds(sourceFindings, 'test/x.ts', `class A {\n  constructor(\n    private readonly a: number) {} }`);
+  finds(sourceFindings, 'test/x.ts', `class A {\n  constructor(\n    ${'private'} a: number) {} }`);
+  finds(sourceFindings, 'test/x.ts', `class A { constructor(a: A, ${'readonly'} b?: B) {} }`);
+  finds(
+    sourceFindings,
+    'test/x.ts',
+    `class A { constructor(a: A, b: ${'readonly'} B[], c: Map<A, ${'readonly'} B[]>) {} }`,
+    0,
+  );
   finds(sourceFindings, 'test/x.ts', `import a from './a';`);
 });
 
@@ -199,7 +227,8 @@ bites('tests', () => {
 });
 
 bites('commands', () => {
-  const text = 'Text `no`.\n```sh\n# first\n$ npm ci   # installs\nnpm start\n```\nmore\n```\na && b\n```\n```json\n{}\n```\n';
+  const text =
+    'Text `no`.\n```sh\n# first\n$ npm ci   # installs\nnpm start\n```\nmore\n```\na && b\n```\n```json\n{}\n```\n';
   assert.equal(commandsOf(text), ['npm ci', 'npm start', 'a', 'b']);
 });
 

@@ -1,0 +1,218 @@
+import fc from 'fast-check';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { HoldfastError } from '../../src/base/errors.ts';
+import * as wire from '../../src/protocol/handshake.ts';
+import { MAX_CONTROL_BYTES, MAX_EXTENTS, SESSION_WINDOW } from '../../src/protocol/messages.ts';
+import { SESSION_WINDOW as STORED_WINDOW } from '../../src/storage/layout.ts';
+
+const number = fc.maxSafeNat();
+const u64 = fc.bigInt(0n, 2n ** 64n - 1n);
+const u32 = fc.nat(0xffff_ffff);
+const name = fc.string({ unit: 'grapheme', maxLength: 20 });
+const position = fc.record({ epoch: number, seq: number }, { noNullPrototype: true });
+
+function roundTrips<T>(
+  what: string,
+  values: fc.Arbitrary<T>,
+  encode: (v: T) => Uint8Array,
+  decode: (b: Uint8Array) => T,
+) {
+  test(`${what}: encodes and decodes to the same`, () => {
+    fc.assert(
+      fc.property(values, (value) => assert.equal(decode(encode(value)), value)),
+      { numRuns: 100 },
+    );
+  });
+  test(`${what}: cut or lengthened it is a bad frame, any bytes decode or are one`, () => {
+    const badOrGood = (bytes: Uint8Array): string => {
+      try {
+        decode(bytes);
+        return 'good';
+      } catch (error) {
+        return error instanceof HoldfastError ? error.code : String(error);
+      }
+    };
+    fc.assert(
+      fc.property(values, fc.double({ min: 0, max: 0.999, noNaN: true }), (value, share) => {
+        const bytes = encode(value);
+        assert.is(badOrGood(bytes.subarray(0, Math.floor(bytes.length * share))), 'BAD_FRAME');
+        assert.is(badOrGood(Uint8Array.from([...bytes, 0])), 'BAD_FRAME');
+      }),
+      { numRuns: 100 },
+    );
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
+        assert.ok(['good', 'BAD_FRAME', 'INVALID_ARGUMENT'].includes(badOrGood(bytes)));
+      }),
+      { numRuns: 300 },
+    );
+  });
+}
+
+const hello = fc.record(
+  {
+    minVersion: fc.constant(1),
+    maxVersion: fc.constant(1),
+    features: u64,
+    requiredFeatures: u64,
+    session: u64,
+    generation: number,
+    client: name,
+  },
+  { noNullPrototype: true },
+);
+roundTrips('HELLO', hello, wire.encodeHello, wire.decodeHello);
+
+const limits = fc.record(
+  { maxPayloadBytes: u32, maxInFlightBytes: u32, maxInFlightRequests: u32, sessionWindow: u32 },
+  { noNullPrototype: true },
+);
+roundTrips(
+  'reply to HELLO',
+  fc.record({ version: fc.nat(255), features: u64, limits, server: name }, { noNullPrototype: true }),
+  wire.encodeHelloReply,
+  wire.decodeHelloReply,
+);
+roundTrips(
+  'ATTACH',
+  fc.record({ volume: name, since: fc.option(position) }, { noNullPrototype: true }),
+  wire.encodeAttach,
+  wire.decodeAttach,
+);
+roundTrips('INFO', name, wire.encodeInfo, wire.decodeInfo);
+roundTrips(
+  'volume information',
+  fc.record(
+    {
+      name,
+      volumeId: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+      sizeBytes: number,
+      blockBytes: u32,
+      atomicBytes: u32,
+      readOnly: fc.boolean(),
+      epoch: number,
+      position,
+    },
+    { noNullPrototype: true },
+  ),
+  wire.encodeVolumeInfo,
+  wire.decodeVolumeInfo,
+);
+roundTrips(
+  'LIST',
+  fc.array(fc.record({ name, sizeBytes: number, readOnly: fc.boolean() }, { noNullPrototype: true })),
+  wire.encodeList,
+  (bytes) => wire.decodeList(bytes).volumes,
+);
+roundTrips(
+  'EXTENTS',
+  fc
+    .array(fc.tuple(fc.integer({ min: 1, max: 0xffff_ffff }), fc.constantFrom('data' as const, 'hole' as const)))
+    .map((list) => {
+      let at = 4096;
+      return list.map(([lengthBytes, kind]) => {
+        const extent = { offsetBytes: at, lengthBytes, kind };
+        at += lengthBytes;
+        return extent;
+      });
+    }),
+  wire.encodeExtents,
+  (bytes) => wire.decodeExtents(bytes, 4096),
+);
+
+test('the most volumes and extents fit a payload, longer lists come in pages', () => {
+  const long = Array.from({ length: wire.MAX_LISTED + 3 }, (_, i) => ({
+    name: String(i).padStart(255, 'v'),
+    sizeBytes: 2 ** 40,
+    readOnly: false,
+  }));
+  const page = wire.encodeList(long);
+  assert.ok(page.length <= MAX_CONTROL_BYTES);
+  const first = wire.decodeList(page);
+  assert.is(first.total, long.length);
+  const second = wire.decodeList(wire.encodeList(long, first.volumes.length));
+  assert.equal([...first.volumes, ...second.volumes], long);
+  assert.equal(wire.decodeList(wire.encodeList(long, long.length + 5)).volumes, []);
+  const extents = Array.from({ length: MAX_EXTENTS }, (_, i) => ({
+    offsetBytes: i,
+    lengthBytes: 1,
+    kind: 'hole' as const,
+  }));
+  assert.ok(wire.encodeExtents(extents).length <= MAX_CONTROL_BYTES);
+});
+
+test('names are cut at a character, never in the middle of one', () => {
+  const { client } = wire.decodeHello(
+    wire.encodeHello({
+      minVersion: 1,
+      maxVersion: 1,
+      features: 0n,
+      requiredFeatures: 0n,
+      session: 1n,
+      generation: 1,
+      client: 'ü'.repeat(200),
+    }),
+  );
+  assert.is(client, 'ü'.repeat(127));
+});
+
+test('text that is not UTF-8 is a bad frame', () => {
+  assert.throws(
+    () => wire.decodeInfo(Uint8Array.of(1, 0, 0xff)),
+    (e: HoldfastError) => e.code === 'BAD_FRAME',
+  );
+});
+
+test('an extents limit of 0 is refused, one above the limit lowered', () => {
+  assert.throws(
+    () => wire.decodeExtentsRequest(wire.encodeExtentsRequest(0)),
+    (e: HoldfastError) => e.code === 'INVALID_ARGUMENT',
+  );
+  assert.is(wire.decodeExtentsRequest(wire.encodeExtentsRequest(7)), 7);
+  assert.is(wire.decodeExtentsRequest(wire.encodeExtentsRequest(0xffff_ffff)), MAX_EXTENTS);
+});
+
+test('versions: the highest common one, or WRONG_VERSION with both ranges', () => {
+  const base = { features: 0n, requiredFeatures: 0n, session: 1n, generation: 1, client: '' };
+  assert.is(wire.agree({ ...base, minVersion: 1, maxVersion: 1 }), 1);
+  assert.is(wire.agree({ ...base, minVersion: 0, maxVersion: 9 }), 1);
+  for (const [minVersion, maxVersion] of [
+    [2, 3],
+    [0, 0],
+    [3, 1],
+  ] as const) {
+    assert.throws(
+      () => wire.agree({ ...base, minVersion, maxVersion }),
+      (e: HoldfastError) => e.code === 'WRONG_VERSION' && e.message.includes('this server version 1'),
+    );
+  }
+});
+
+test('features: unknown ones are ignored, unknown required ones refused', () => {
+  const base = { minVersion: 1, maxVersion: 1, session: 1n, generation: 1, client: '' };
+  assert.is(wire.agree({ ...base, features: 2n ** 63n, requiredFeatures: 1n }, 1n), 1);
+  assert.throws(
+    () => wire.agree({ ...base, features: 0n, requiredFeatures: 3n }, 1n),
+    (e: HoldfastError) => e.code === 'UNSUPPORTED' && e.message.includes('0x2'),
+  );
+});
+
+test('a HELLO of a later version may be longer', () => {
+  const bytes = wire.encodeHello({
+    minVersion: 1,
+    maxVersion: 2,
+    features: 0n,
+    requiredFeatures: 0n,
+    session: 1n,
+    generation: 1,
+    client: 'later',
+  });
+  assert.is(wire.decodeHello(Uint8Array.from([...bytes, 1, 2, 3])).client, 'later');
+});
+
+test('the window on the wire is the one that the store keeps', () => {
+  assert.is(SESSION_WINDOW, STORED_WINDOW);
+});
+
+test.run();
