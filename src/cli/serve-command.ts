@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { pino } from 'pino';
 import { formatBytes } from '../base/units.ts';
-import { HoldfastError } from '../base/errors.ts';
+import type { HoldfastError } from '../base/errors.ts';
 import { SingleNode } from '../node/single-node.ts';
 import type { Log } from '../node/server.ts';
 import { isVolume } from '../storage/volume-folder.ts';

@@ -15,6 +15,7 @@ import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
+import { Edges } from './edges.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { Attachment, Done, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type SoloAttachment } from './session-fence.ts';
@@ -169,83 +170,21 @@ export class SoloVolume implements ServedVolume {
       });
       return;
     }
-    this.complete(first, count, head, tail, slot, (error, release) => {
+    const edges = new Edges({ first, count, head, tail, slot });
+    edges.read(this.lock, this.store, this.arena, (error) => {
       if (error !== null) {
-        release();
+        edges.release(this.lock);
         this.arena.release(slot);
         return done(error);
       }
       const finish = (): void => {
-        this.fillEdges(first, count, head, tail, slot);
+        edges.renew(this.lock);
         const payloadCrc = crcBlocks(slot.payload.subarray(0, count * BLOCK_BYTES), slot.crcs, 0);
         this.append(RECORD_KINDS.WRITE, attachment, request, first, count, slot, payloadCrc, done);
-        release();
+        edges.release(this.lock);
       };
-      this.whenRoom(count, attachment, done, slot, finish, release);
+      this.whenRoom(count, attachment, done, slot, finish, () => edges.release(this.lock));
     });
-  }
-
-  /**
-   * Reads the blocks of which an unaligned write covers only a part, into the parts of its slot that it does not cover.
-   * The reads stay on the blocks until `release`: whatever is written there meanwhile is not applied before that, so
-   * that `fillEdges` finds it as the newest write.
-   */
-  private complete(
-    first: number,
-    count: number,
-    head: number,
-    tail: number,
-    slot: Slot,
-    done: (error: HoldfastError | null, release: () => void) => void,
-  ): void {
-    const edges: number[] = [];
-    if (head > 0) edges.push(first);
-    const lastPartial = tail < count * BLOCK_BYTES;
-    if (lastPartial && (count > 1 || head === 0)) edges.push(first + count - 1);
-    const held: Array<Operation<LogRecord>> = [];
-    let left = edges.length;
-    let failure: HoldfastError | null = null;
-    const release = (): void => {
-      for (const operation of held) this.lock.finish(operation);
-    };
-    const one = (block: number): void => {
-      const settle = (error: HoldfastError | null): void => {
-        failure ??= error;
-        if (--left === 0) done(failure, release);
-      };
-      const scratch = this.arena.take(1);
-      if (scratch === null) return this.arena.whenFree(1, () => one(block));
-      const operation: Operation<LogRecord> = this.lock.read(block, 1, () =>
-        this.store.readBlocks(block, 1, scratch, (error) => {
-          if (error === null) {
-            const at = (block - first) * BLOCK_BYTES;
-            const bytes = scratch.payload.subarray(0, BLOCK_BYTES);
-            if (block === first && head > 0) slot.payload.set(bytes.subarray(0, head), 0);
-            if (block === first + count - 1 && lastPartial) slot.payload.set(bytes.subarray(tail - at), tail);
-          }
-          this.arena.release(scratch);
-          settle(error);
-        }),
-      );
-      held.push(operation);
-    };
-    for (const block of edges) one(block);
-  }
-
-  /** Replaces what was read by the content of the newest write that is on its way to the same block, if there is one. */
-  private fillEdges(first: number, count: number, head: number, tail: number, slot: Slot): void {
-    if (head > 0) this.copyNewest(first, 0, head, slot.payload, 0);
-    const last = first + count - 1;
-    const end = count * BLOCK_BYTES;
-    if (tail < end) this.copyNewest(last, BLOCK_BYTES - (end - tail), BLOCK_BYTES, slot.payload, tail);
-  }
-
-  private copyNewest(block: number, from: number, to: number, into: Uint8Array, at: number): void {
-    const newest = this.lock.newestWrite(block);
-    if (newest === null) return;
-    if (newest.kind === RECORD_KINDS.ZERO) return void into.fill(0, at, at + (to - from));
-    const base = (block - newest.firstBlock) * BLOCK_BYTES;
-    into.set(newest.slot.payload.subarray(base + from, base + to), at);
   }
 
   zero(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void {

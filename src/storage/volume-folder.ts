@@ -16,7 +16,7 @@ import type { BlockStore } from './block-store.ts';
 import type { FileName } from './files.ts';
 import type { IoPool } from './io-pool.ts';
 import { defaultJournalBytes, layoutOf } from './layout.ts';
-import { type FolderLock, lockFolder } from './lock.ts';
+import { type FolderLock, isLockEntry, lockFolder } from './lock.ts';
 import { formatStore, openStore } from './open-store.ts';
 import type { Recovered } from './recovery.ts';
 import { RingFiles } from './ring-files.ts';
@@ -25,7 +25,6 @@ import { MAX_NAME_BYTES } from './superblock.ts';
 const FILES: readonly FileName[] = ['data', 'journal', 'meta'];
 /** Present while a creation is under way, or after one that was cut off. */
 const MARKER = 'creating';
-const LOCK = 'lock';
 /** Kept free on the file system beside the volume itself. */
 const SPARE_BYTES = 16 * MiB;
 
@@ -71,7 +70,7 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
   let lock: FolderLock | null = null;
   try {
     madeFolder = (await mkdir(where, { recursive: true })) !== undefined;
-    lock = await lockFolder(where);
+    lock = lockFolder(where);
     await clearLeftovers(where, operation);
     const needed = SPARE_BYTES + sizes.journal + (sparse ? 0 : sizes.data + sizes.meta);
     const free = await freeBytes(where);
@@ -120,11 +119,8 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
   } catch (error) {
     // Only what this call made is removed: the marker says that the files are ours.
     if (await exists(join(where, MARKER))) await removeFiles(where).catch(() => {});
-    lock?.release();
-    if (madeFolder && lock !== null) {
-      await rm(join(where, LOCK), { force: true }).catch(() => {});
-      await rmdir(where).catch(() => {});
-    }
+    lock?.release({ remove: madeFolder });
+    if (madeFolder && lock !== null) await rmdir(where).catch(() => {});
     throw asHoldfastError(error, { operation, volume: where });
   }
   lock.release();
@@ -132,7 +128,7 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
 
 /** Refuses a folder with anything in it but what an unfinished creation left, and clears that away. */
 async function clearLeftovers(where: string, operation: string): Promise<void> {
-  const entries = (await readdir(where)).filter((entry) => entry !== LOCK && entry !== 'lost+found');
+  const entries = (await readdir(where)).filter((entry) => !isLockEntry(entry) && entry !== 'lost+found');
   if (entries.includes(MARKER)) return removeFiles(where);
   if (entries.length === 0) return;
   throw new HoldfastError('EXISTS', {
@@ -225,7 +221,7 @@ export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeO
   let lock: FolderLock | null = null;
   let handles: Handles | null = null;
   try {
-    lock = await lockFolder(where);
+    lock = lockFolder(where);
     handles = await openFiles(where);
     const opened = handles;
     const held = lock;

@@ -31,7 +31,11 @@ const offsets = fc
 const lengths = fc.oneof(
   fc.integer({ min: 0, max: 3 * MAX_IO_BYTES }),
   fc
-    .tuple(fc.integer({ min: 0, max: 300 }), fc.constantFrom(BLOCK_BYTES, MAX_IO_BYTES), fc.integer({ min: -1, max: 1 }))
+    .tuple(
+      fc.integer({ min: 0, max: 300 }),
+      fc.constantFrom(BLOCK_BYTES, MAX_IO_BYTES),
+      fc.integer({ min: -1, max: 1 }),
+    )
     .map(([n, unit, delta]) => Math.max(0, n * unit + delta)),
   fc.integer({ min: MAX_ZERO_BYTES - 2, max: 4 * MAX_ZERO_BYTES }),
 );

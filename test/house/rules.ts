@@ -16,7 +16,21 @@ const ARROWS: Record<string, readonly string[]> = {
   coordination: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv'],
   node: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'coordination', 'native-free'],
   dashboard: [],
-  cli: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'coordination', 'node', 'client', 'native-free'],
+  // Load generators and yardsticks: they look at the rooms from outside, and `holdfast bench` runs them.
+  bench: ['base', 'protocol', 'storage', 'replication', 'node', 'client', 'native-free'],
+  cli: [
+    'base',
+    'protocol',
+    'storage',
+    'replication',
+    'nbd',
+    'kv',
+    'coordination',
+    'node',
+    'client',
+    'bench',
+    'native-free',
+  ],
   'native-free': [],
 };
 
@@ -82,7 +96,7 @@ export function resolveImport(path: string, specifier: string): string {
 
 function roomOf(path: string): string | null {
   const [top, room, file] = path.split('/');
-  if (top === 'native-free') return top;
+  if (top === 'native-free' || top === 'bench') return top;
   return top === 'src' && file !== undefined ? room! : null;
 }
 
