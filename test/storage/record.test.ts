@@ -74,17 +74,20 @@ const fieldsOf = (r: DecodedRecord): RecordFields => ({
 });
 
 const safe = fc.maxSafeNat();
-const anyRecord: fc.Arbitrary<RecordFields> = fc.record({
-  kind: fc.constantFrom(...Object.values(RECORD_KINDS)),
-  epoch: safe,
-  seq: safe,
-  commitEpoch: safe,
-  commitSeq: safe,
-  session: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
-  request: safe,
-  firstBlock: fc.integer({ min: 0, max: 0xffffffff }),
-  blockCount: fc.integer({ min: 1, max: MAX_IO_BLOCKS }),
-});
+const anyRecord: fc.Arbitrary<RecordFields> = fc.record(
+  {
+    kind: fc.constantFrom(...Object.values(RECORD_KINDS)),
+    epoch: safe,
+    seq: safe,
+    commitEpoch: safe,
+    commitSeq: safe,
+    session: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    request: safe,
+    firstBlock: fc.integer({ min: 0, max: 0xffffffff }),
+    blockCount: fc.integer({ min: 1, max: MAX_IO_BLOCKS }),
+  },
+  { noNullPrototype: true },
+);
 
 const records = suite('record');
 
