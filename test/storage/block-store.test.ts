@@ -228,6 +228,26 @@ faults('each failing write or sync poisons the store; what was acknowledged surv
   }
 });
 
+faults('a poisoned store opens for reading only, until its owner accepts the loss', async () => {
+  const disk = await formatted(SMALL, 1);
+  const o = await opened(disk);
+  await o.device.write(0, new Uint8Array(5000).fill(5));
+  disk.fault = { kind: 'sync', n: 1, code: 'IO_ERROR' };
+  assert.is((await rejects(() => o.device.write(8192, new Uint8Array(5000)))).code, 'POISONED');
+  await o.store.markPoisoned('fdatasync of journal failed');
+  await o.close();
+  const readOnly = await opened(reborn(copyOf(disk.files), 2));
+  assert.is(readOnly.store.health, 'poisoned');
+  assert.is((await readOnly.device.read(4999, 1))[0], 5);
+  assert.is((await rejects(() => readOnly.device.write(0, new Uint8Array(1)))).code, 'READ_ONLY');
+  await readOnly.store.acceptLoss();
+  await readOnly.close();
+  const accepted = await opened(reborn(readOnly.disk.files, 3));
+  assert.is(accepted.store.health, 'good');
+  await accepted.device.write(0, new Uint8Array(1));
+  await accepted.close();
+});
+
 faults('a fault at each operation of a recovery leaves it to be done again', async () => {
   const disk = await formatted(SMALL, 5);
   const o = await opened(disk);
