@@ -93,7 +93,7 @@ async function write(url: string, flags: DataFlags): Promise<void> {
       underWay.push(written);
       sent += bytes.length;
     };
-    for await (const bytes of gathered(process.stdin as AsyncIterable<Buffer>)) await send(bytes);
+    for await (const bytes of gathered(process.stdin as AsyncIterable<Buffer>, offset)) await send(bytes);
     await Promise.all(underWay);
     progress.stop();
     const seconds = (performance.now() - started) / 1000;
@@ -104,20 +104,29 @@ async function write(url: string, flags: DataFlags): Promise<void> {
   }
 }
 
-/** Pieces of a stream gathered into chunks of CHUNK_BYTES. */
-async function* gathered(source: AsyncIterable<Buffer>): AsyncGenerator<Uint8Array> {
-  let pieces: Buffer[] = [];
-  let bytes = 0;
+/**
+ * Pieces of a stream gathered into chunks that end at multiples of CHUNK_BYTES of the volume: a pipe gives pieces of any
+ * size, and a block that lies in two chunks could be half old after a crash.
+ */
+async function* gathered(source: AsyncIterable<Buffer>, offset: number): AsyncGenerator<Uint8Array> {
+  let at = offset;
+  let chunk: Buffer | null = null;
+  let filled = 0;
   for await (const piece of source) {
-    pieces.push(piece);
-    bytes += piece.length;
-    if (bytes >= CHUNK_BYTES) {
-      yield Buffer.concat(pieces);
-      pieces = [];
-      bytes = 0;
+    for (let from = 0; from < piece.length;) {
+      chunk ??= Buffer.allocUnsafe(CHUNK_BYTES - (at % CHUNK_BYTES));
+      const step = Math.min(chunk.length - filled, piece.length - from);
+      piece.copy(chunk, filled, from, from + step);
+      filled += step;
+      from += step;
+      if (filled < chunk.length) continue;
+      yield chunk;
+      at += filled;
+      chunk = null;
+      filled = 0;
     }
   }
-  if (bytes > 0) yield Buffer.concat(pieces);
+  if (chunk !== null) yield chunk.subarray(0, filled);
 }
 
 export function addDataCommands(

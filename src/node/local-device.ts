@@ -21,6 +21,8 @@ export class LocalDevice implements BlockDevice {
   private readonly arena: Arena;
   private readonly onClose: () => Promise<void>;
   private closed = false;
+  /** Writes, zeroes and trims that are under way: what a flush waits for. */
+  private readonly mutations: Set<Promise<void>> = new Set();
 
   constructor(volume: ServedVolume, arena: Arena, onClose: () => Promise<void> = async () => {}) {
     const info = volume.info();
@@ -54,7 +56,7 @@ export class LocalDevice implements BlockDevice {
 
   async write(offsetBytes: number, bytes: Uint8Array, options: CallOptions = {}): Promise<void> {
     this.check('write', offsetBytes, bytes.length);
-    await this.each('write', split(offsetBytes, bytes.length), options, async (part) => {
+    await this.mutate('write', split(offsetBytes, bytes.length), options, async (part) => {
       const slot = await this.take(pagesOf(part));
       const from = part.offsetBytes - offsetBytes;
       slot.payload.set(bytes.subarray(from, from + part.lengthBytes), part.offsetBytes % BLOCK_BYTES);
@@ -64,19 +66,21 @@ export class LocalDevice implements BlockDevice {
 
   async flush(): Promise<void> {
     this.check('flush', 0, 0);
+    // Parts of earlier calls may still wait for a slot, where the volume's flush does not know of them.
+    await Promise.allSettled(this.mutations);
     await settled((done) => this.volume.flush(done));
   }
 
   async zero(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<void> {
     this.check('zero', offsetBytes, lengthBytes);
-    await this.each('zero', splitZero(offsetBytes, lengthBytes), options, (part) =>
+    await this.mutate('zero', splitZero(offsetBytes, lengthBytes), options, (part) =>
       settled((done) => this.volume.zero(null, 0, part.offsetBytes, part.lengthBytes, done)),
     );
   }
 
   async trim(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<void> {
     this.check('trim', offsetBytes, lengthBytes);
-    await this.each('trim', splitZero(offsetBytes, lengthBytes), options, (part) =>
+    await this.mutate('trim', splitZero(offsetBytes, lengthBytes), options, (part) =>
       settled((done) => this.volume.trim(null, 0, part.offsetBytes, part.lengthBytes, done)),
     );
   }
@@ -130,6 +134,21 @@ export class LocalDevice implements BlockDevice {
       const slot = this.arena.take(pages);
       if (slot !== null) return slot;
       await new Promise<void>((resolve) => this.arena.whenFree(pages, resolve));
+    }
+  }
+
+  private async mutate(
+    operation: string,
+    parts: Part[],
+    options: CallOptions,
+    one: (part: Part) => Promise<void>,
+  ): Promise<void> {
+    const work = this.each(operation, parts, options, one);
+    this.mutations.add(work);
+    try {
+      await work;
+    } finally {
+      this.mutations.delete(work);
     }
   }
 

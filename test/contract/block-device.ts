@@ -11,7 +11,7 @@ import { Random } from '../support/random.ts';
 
 export interface Made {
   device: BlockDevice;
-  done(): Promise<void>;
+  done: () => Promise<void>;
 }
 
 const LEAST_BYTES = 8 * MiB;
@@ -332,7 +332,7 @@ export function blockDeviceContract(name: string, make: () => Promise<Made>): vo
  * Whether one block's content follows from the writes in some order: take away, from the last one backwards, a write
  * whose bytes are all still as it left them.
  */
-function isSerial(
+export function isSerial(
   got: Uint8Array,
   blockAt: number,
   writes: ReadonlyArray<{ offset: number; length: number; value: number }>,

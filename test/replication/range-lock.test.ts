@@ -44,7 +44,9 @@ function simulate(seed: number, blocks: number, total: number): void {
     lock.finish(item.operation!);
   };
   const newest = (block: number): number | null => {
-    const writes = items.filter((i) => i.kind === 'write' && !i.finished && i.first <= block && block < i.first + i.count);
+    const writes = items.filter(
+      (i) => i.kind === 'write' && !i.finished && i.first <= block && block < i.first + i.count,
+    );
     return writes.at(-1)?.id ?? null;
   };
   while (items.length < total || items.some((i) => !i.finished)) {
@@ -54,7 +56,16 @@ function simulate(seed: number, blocks: number, total: number): void {
       const first = random.below(blocks);
       const count = 1 + random.below(Math.min(8, blocks - first));
       const kind = random.chance(0.5) ? 'read' : 'write';
-      const item: Item = { id: items.length, kind, first, count, operation: null, runs: 0, unheld: false, finished: false };
+      const item: Item = {
+        id: items.length,
+        kind,
+        first,
+        count,
+        operation: null,
+        runs: 0,
+        unheld: false,
+        finished: false,
+      };
       items.push(item);
       const run = (): void => started(item);
       item.operation = kind === 'read' ? lock.read(first, count, run) : lock.write(first, count, item.id, run);
@@ -139,10 +150,16 @@ locks('the newest write is the last one taken, until it is finished; older ones 
   const { lock, note } = diary();
   const a = lock.write(0, 4, 'a', note('a'));
   const b = lock.write(2, 1, 'b', note('b'));
-  assert.equal([0, 2, 3, 4].map((block) => lock.newestWrite(block)), ['a', 'b', 'a', null]);
+  assert.equal(
+    [0, 2, 3, 4].map((block) => lock.newestWrite(block)),
+    ['a', 'b', 'a', null],
+  );
   lock.unhold(a);
   lock.finish(a);
-  assert.equal([0, 2, 3].map((block) => lock.newestWrite(block)), [null, 'b', null]);
+  assert.equal(
+    [0, 2, 3].map((block) => lock.newestWrite(block)),
+    [null, 'b', null],
+  );
   lock.unhold(b);
   lock.finish(b);
   assert.is(lock.newestWrite(2), null);

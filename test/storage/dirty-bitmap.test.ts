@@ -10,7 +10,10 @@ const BLOCKS = 3 * BITS_PER_PAGE + 77;
 const block = fc.oneof(
   fc.integer({ min: 0, max: BLOCKS - 1 }),
   fc
-    .tuple(fc.constantFrom(0, 32, 1024, BITS_PER_PAGE, 2 * BITS_PER_PAGE, 3 * BITS_PER_PAGE, BLOCKS), fc.integer({ min: -3, max: 70 }))
+    .tuple(
+      fc.constantFrom(0, 32, 1024, BITS_PER_PAGE, 2 * BITS_PER_PAGE, 3 * BITS_PER_PAGE, BLOCKS),
+      fc.integer({ min: -3, max: 70 }),
+    )
     .map(([base, delta]) => Math.min(BLOCKS - 1, Math.max(0, base + delta))),
 );
 

@@ -166,7 +166,14 @@ function resealed(bytes: Uint8Array, headerLength: number, change: (view: DataVi
 records('a sealed header that makes no sense is refused: version, kind, lengths', () => {
   const { bytes, payload } = encoded(FIELDS);
   const header = bytes.length - payload.length;
-  assert.ok(decodeRecord(resealed(bytes, header, () => {}), 0, VOLUME), 'resealing works');
+  assert.ok(
+    decodeRecord(
+      resealed(bytes, header, () => {}),
+      0,
+      VOLUME,
+    ),
+    'resealing works',
+  );
   const changes: Array<(view: DataView) => void> = [
     (view) => view.setUint16(4, 2, true),
     (view) => view.setUint16(6, 9, true),
