@@ -24,7 +24,7 @@ import {
 } from '../protocol/handshake.ts';
 import { MESSAGES, REPLY_BIT, SESSION_WINDOW } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
-import type { Attachment, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
+import type { Attachment, Expired, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import { ReplyWriter } from './reply-writer.ts';
 import { readIntoUserBuffer } from './user-buffer-socket.ts';
@@ -321,14 +321,20 @@ export class Connection {
       case MESSAGES.FLUSH.number:
         return volume.flush(done);
       case MESSAGES.ZERO.number:
-        return volume.zero(this.attachment, requestId, offset, count, done);
+        return volume.zero(this.attachment, requestId, offset, count, done, this.expiryOf(h));
       case MESSAGES.TRIM.number:
-        return volume.trim(this.attachment, requestId, offset, count, done);
+        return volume.trim(this.attachment, requestId, offset, count, done, this.expiryOf(h));
       default: {
         const limit = decodeExtentsRequest(payload);
         return this.answer(requestId, type, encodeExtents(volume.extents(offset, count, limit)));
       }
     }
+  }
+
+  private expiryOf(h: FrameHeader): Expired | undefined {
+    if (h.deadlineMs === 0) return undefined;
+    const deadlineAtMs = this.deadlineOf(h);
+    return () => performance.now() > deadlineAtMs;
   }
 
   private deadlineOf(h: FrameHeader): number {
@@ -393,6 +399,7 @@ export class Connection {
   private write(volume: ServedVolume, h: FrameHeader, payload: Uint8Array | null): void {
     const { requestId, offset, count, payloadCrc } = h;
     const type = MESSAGES.WRITE.number;
+    const expired = this.expiryOf(h);
     this.inFlightBytes += count;
     const done = (error: HoldfastError | null): void => {
       this.inFlightBytes -= count;
@@ -410,14 +417,14 @@ export class Connection {
           new HoldfastError('BAD_FRAME', { operation: 'write', detail: 'the payload does not match its CRC' }),
         );
       }
-      return volume.write(this.attachment, requestId, offset, count, received, !h.verify, done);
+      return volume.write(this.attachment, requestId, offset, count, received, !h.verify, done, expired);
     }
     if (payload === null)
       throw new HoldfastError('INVALID_ARGUMENT', { operation: 'write', offsetBytes: offset, lengthBytes: 0 });
     const at = offset % BLOCK_BYTES;
     const use = (slot: Slot): void => {
       slot.payload.set(payload, at);
-      volume.write(this.attachment, requestId, offset, count, slot, false, done);
+      volume.write(this.attachment, requestId, offset, count, slot, false, done, expired);
     };
     this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), this.deadlineOf(h), use, done);
   }

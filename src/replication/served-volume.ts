@@ -31,6 +31,8 @@ export interface VolumeInfo {
 /** `crc`: unseeded CRC-32 of the payload that was read, where the read was of whole blocks, else -1. */
 export type ReadDone = (error: HoldfastError | null, crc: number) => void;
 export type Done = (error: HoldfastError | null) => void;
+/** Whether the caller's deadline has passed: a mutation that has no place in the log by then is answered DEADLINE. */
+export type Expired = () => boolean;
 
 export interface ServedVolume {
   info(): VolumeInfo;
@@ -67,11 +69,26 @@ export interface ServedVolume {
     slot: Slot,
     crcsKnown: boolean,
     done: Done,
+    expired?: Expired,
   ): void;
   /** At most 256 KiB at any alignment, or at most 32 MiB of whole blocks. */
-  zero(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void;
+  zero(
+    attachment: Attachment | null,
+    request: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    done: Done,
+    expired?: Expired,
+  ): void;
   /** At most 32 MiB; only whole blocks inside the range take effect. */
-  trim(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void;
+  trim(
+    attachment: Attachment | null,
+    request: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    done: Done,
+    expired?: Expired,
+  ): void;
   /** Waits for what was called before it. */
   flush(done: Done): void;
   /** At most `limit` extents; the range may be covered only in part, never empty. Synchronous: from the tables. */

@@ -17,7 +17,7 @@ import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
 import { Edges } from './edges.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
-import type { Attachment, Done, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
+import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type SoloAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
 
@@ -27,6 +27,20 @@ const EXTENT_SCAN_BLOCKS = 262_144;
 const ZERO_RUN_BLOCKS = 256;
 /** Records whose payload the fence and the log do not know by a session. */
 const NO_SESSION = 0n;
+
+const NEVER: Expired = () => false;
+
+/** A mutation on its way into the log. */
+interface Mutation {
+  kind: RecordKind;
+  attachment: Attachment | null;
+  request: number;
+  first: number;
+  count: number;
+  slot: Slot;
+  done: Done;
+  expired: Expired;
+}
 
 /** A record between append and commit, and whom to answer. */
 interface Awaiting {
@@ -43,9 +57,11 @@ export class SoloVolume implements ServedVolume {
   private readonly fence: SessionFence;
   private awaiting: Awaiting[] = [];
   /** Mutations that wait for room in the journal, in order. */
-  private waitingForRoom: Array<() => void> = [];
+  private waitingForRoom: Array<() => boolean> = [];
   private flushes: Array<{ position: Position; done: Done }> = [];
   private unapplied = 0;
+  /** Reads, and unaligned writes whose edges are being read. */
+  private underWay = 0;
   private closing = false;
   private idleWaiters: Array<() => void> = [];
   private zeroFrom = 0;
@@ -103,10 +119,12 @@ export class SoloVolume implements ServedVolume {
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const whole = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
+    this.underWay++;
     const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
       // `run` may be called before `read` returns; the store answers in a later turn, when `operation` is set.
       this.store.readBlocks(first, count, slot, (error, crc) => {
         this.lock.finish(operation);
+        this.over();
         done(error, error === null && whole ? crc : -1);
       }),
     );
@@ -150,6 +168,7 @@ export class SoloVolume implements ServedVolume {
     slot: Slot,
     crcsKnown: boolean,
     done: Done,
+    expired: Expired = NEVER,
   ): void {
     const give = (error: HoldfastError | null): void => {
       this.arena.release(slot);
@@ -163,61 +182,97 @@ export class SoloVolume implements ServedVolume {
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const head = offsetBytes - first * BLOCK_BYTES;
     const tail = head + lengthBytes;
+    const mutation: Mutation = { kind: RECORD_KINDS.WRITE, attachment, request, first, count, slot, done, expired };
     if (head === 0 && tail === count * BLOCK_BYTES) {
-      this.whenRoom(count, attachment, done, slot, () => {
-        const payloadCrc = crcsKnown ? combined(slot, count) : crcBlocks(slot.payload.subarray(0, tail), slot.crcs, 0);
-        this.append(RECORD_KINDS.WRITE, attachment, request, first, count, slot, payloadCrc, done);
-      });
-      return;
+      this.whenRoom(mutation, count, () =>
+        this.append(
+          mutation,
+          crcsKnown ? combined(slot, count) : crcBlocks(slot.payload.subarray(0, tail), slot.crcs, 0),
+        ),
+      );
+    } else {
+      this.whenRoom(mutation, count, () => this.writeUnaligned(mutation, head, tail));
     }
+  }
+
+  /**
+   * Completes the edges, then appends. Room in the journal is reserved before the edges are locked: whoever waits for
+   * room while it holds a lock would hold up the very records whose application makes room.
+   */
+  private writeUnaligned(mutation: Mutation, head: number, tail: number): void {
+    const { first, count, slot, done } = mutation;
+    this.store.reserve(count);
+    this.underWay++;
     const edges = new Edges({ first, count, head, tail, slot });
     edges.read(this.lock, this.store, this.arena, (error) => {
-      if (error !== null) {
-        edges.release(this.lock);
-        this.arena.release(slot);
-        return done(error);
-      }
-      const finish = (): void => {
+      this.store.unreserve(count);
+      const refusal = error ?? this.dropReason(mutation);
+      if (refusal === null) {
         edges.renew(this.lock);
-        const payloadCrc = crcBlocks(slot.payload.subarray(0, count * BLOCK_BYTES), slot.crcs, 0);
-        this.append(RECORD_KINDS.WRITE, attachment, request, first, count, slot, payloadCrc, done);
-        edges.release(this.lock);
-      };
-      this.whenRoom(count, attachment, done, slot, finish, () => edges.release(this.lock));
+        this.append(mutation, crcBlocks(slot.payload.subarray(0, count * BLOCK_BYTES), slot.crcs, 0));
+      } else {
+        this.arena.release(slot);
+      }
+      edges.release(this.lock);
+      this.over();
+      if (refusal === null) return;
+      done(refusal);
+      this.roomAgain();
     });
   }
 
-  zero(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void {
+  zero(
+    attachment: Attachment | null,
+    request: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    done: Done,
+    expired: Expired = NEVER,
+  ): void {
     const aligned = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
     const refusal = this.refusal('zero', offsetBytes, lengthBytes, aligned ? MAX_ZERO_BYTES : MAX_IO_BYTES, true);
     if (refusal !== null) return queueMicrotask(() => done(refusal));
     if (aligned) {
-      return this.zeroBlocks(attachment, request, offsetBytes / BLOCK_BYTES, lengthBytes / BLOCK_BYTES, done);
+      const [first, count] = [offsetBytes / BLOCK_BYTES, lengthBytes / BLOCK_BYTES];
+      return this.zeroBlocks(attachment, request, first, count, done, expired);
     }
     const head = offsetBytes % BLOCK_BYTES;
     this.withSlot(Math.ceil((head + lengthBytes) / BLOCK_BYTES), (slot) => {
       slot.payload.fill(0, head, head + lengthBytes);
-      this.write(attachment, request, offsetBytes, lengthBytes, slot, false, done);
+      this.write(attachment, request, offsetBytes, lengthBytes, slot, false, done, expired);
     });
   }
 
-  trim(attachment: Attachment | null, request: number, offsetBytes: number, lengthBytes: number, done: Done): void {
+  trim(
+    attachment: Attachment | null,
+    request: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    done: Done,
+    expired: Expired = NEVER,
+  ): void {
     const refusal = this.refusal('trim', offsetBytes, lengthBytes, MAX_ZERO_BYTES, true);
     if (refusal !== null) return queueMicrotask(() => done(refusal));
     const first = Math.ceil(offsetBytes / BLOCK_BYTES);
     const end = Math.floor((offsetBytes + lengthBytes) / BLOCK_BYTES);
     if (end <= first) return queueMicrotask(() => done(null));
-    this.zeroBlocks(attachment, request, first, end - first, done);
+    this.zeroBlocks(attachment, request, first, end - first, done, expired);
   }
 
-  private zeroBlocks(attachment: Attachment | null, request: number, first: number, count: number, done: Done): void {
+  private zeroBlocks(
+    attachment: Attachment | null,
+    request: number,
+    first: number,
+    count: number,
+    done: Done,
+    expired: Expired,
+  ): void {
     const settled = this.fence.lookUp(attachment, request);
     if (settled !== 'new') return queueMicrotask(() => done(settled));
-    this.withSlot(1, (slot) =>
-      this.whenRoom(0, attachment, done, slot, () =>
-        this.append(RECORD_KINDS.ZERO, attachment, request, first, count, slot, 0, done),
-      ),
-    );
+    this.withSlot(1, (slot) => {
+      const mutation: Mutation = { kind: RECORD_KINDS.ZERO, attachment, request, first, count, slot, done, expired };
+      this.whenRoom(mutation, 0, () => this.append(mutation, 0));
+    });
   }
 
   private withSlot(pages: number, use: (slot: Slot) => void): void {
@@ -226,53 +281,43 @@ export class SoloVolume implements ServedVolume {
     else use(slot);
   }
 
-  /** Runs now if the journal has room and nobody waits, else in turn. A revoked or closed request is dropped instead. */
-  private whenRoom(
-    payloadBlocks: number,
-    attachment: Attachment | null,
-    done: Done,
-    slot: Slot,
-    run: () => void,
-    dropped: () => void = () => {},
-  ): void {
+  /** Runs now if the journal has room and nobody waits, else in turn; a request that must not run is answered instead. */
+  private whenRoom(mutation: Mutation, payloadBlocks: number, run: () => void): void {
     const attempt = (): boolean => {
-      const refusal = this.dropReason(attachment);
+      const refusal = this.dropReason(mutation);
       if (refusal !== null) {
-        dropped();
-        this.arena.release(slot);
-        queueMicrotask(() => done(refusal));
+        this.arena.release(mutation.slot);
+        queueMicrotask(() => mutation.done(refusal));
         return true;
       }
       if (!this.store.hasRoom(payloadBlocks)) return false;
       run();
       return true;
     };
-    if (this.waitingForRoom.length > 0 || !attempt()) {
-      this.waitingForRoom.push(() => {
-        if (!attempt()) this.stillWaiting = true;
-      });
-    }
+    if (this.waitingForRoom.length > 0 || !attempt()) this.waitingForRoom.push(attempt);
   }
-  private stillWaiting = false;
 
   private roomAgain(): void {
-    while (this.waitingForRoom.length > 0) {
-      this.stillWaiting = false;
-      this.waitingForRoom[0]!();
-      if (this.stillWaiting) return;
-      this.waitingForRoom.shift();
-    }
+    let served = 0;
+    while (served < this.waitingForRoom.length && this.waitingForRoom[served]!()) served++;
+    this.waitingForRoom.splice(0, served);
   }
 
-  private dropReason(attachment: Attachment | null): HoldfastError | null {
+  /** Why a mutation that has no place in the log yet must not get one. */
+  private dropReason({ attachment, expired, first, count }: Mutation): HoldfastError | null {
     if (this.store.failed !== null) return this.store.failed;
-    if (attachment !== null && this.fence.isRevoked(attachment)) {
-      return new HoldfastError('STALE_GENERATION', { operation: 'write', volume: this.store.name });
-    }
+    const where = {
+      operation: 'write',
+      volume: this.store.name,
+      offsetBytes: first * BLOCK_BYTES,
+      lengthBytes: count * BLOCK_BYTES,
+    };
+    if (attachment !== null && this.fence.isRevoked(attachment)) return new HoldfastError('STALE_GENERATION', where);
+    if (this.closing) return new HoldfastError('SHUTTING_DOWN', where);
+    if (expired()) return new HoldfastError('DEADLINE', { ...where, detail: 'the server was busy until the deadline' });
     if (this.store.outOfSpace) {
       return new HoldfastError('NO_SPACE', {
-        operation: 'write',
-        volume: this.store.name,
+        ...where,
         detail: 'the disk under this sparse volume is full',
         remedy: 'free space there; writing goes on by itself',
       });
@@ -280,16 +325,8 @@ export class SoloVolume implements ServedVolume {
     return null;
   }
 
-  private append(
-    kind: RecordKind,
-    attachment: Attachment | null,
-    request: number,
-    firstBlock: number,
-    blockCount: number,
-    slot: Slot,
-    payloadCrc: number,
-    done: Done,
-  ): void {
+  private append(mutation: Mutation, payloadCrc: number): void {
+    const { kind, attachment, request, first, count, slot, done } = mutation;
     const { committedPosition, lastPosition } = this.store;
     const record: LogRecord = {
       kind,
@@ -299,13 +336,13 @@ export class SoloVolume implements ServedVolume {
       commitSeq: committedPosition.seq,
       session: attachment?.session ?? NO_SESSION,
       request: attachment === null ? 0 : request,
-      firstBlock,
-      blockCount,
+      firstBlock: first,
+      blockCount: count,
       slot,
       payloadCrc,
     };
     if (attachment !== null) (attachment as SoloAttachment).last = record;
-    const operation = this.lock.write(firstBlock, blockCount, record, () => this.applyNow(record, operation));
+    const operation = this.lock.write(first, count, record, () => this.applyNow(record, operation));
     this.unapplied++;
     this.awaiting.push({ record, operation, done });
     this.store.append(record);
@@ -418,15 +455,25 @@ export class SoloVolume implements ServedVolume {
     for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
+  private over(): void {
+    this.underWay--;
+    this.wakeIdle();
+  }
+
+  private get idle(): boolean {
+    return this.unapplied === 0 && this.underWay === 0;
+  }
+
   private wakeIdle(): void {
-    if (this.unapplied === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
+    if (this.idle) for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
   /** Refuses new requests and resolves when those under way are applied. */
   async drain(): Promise<void> {
     this.closing = true;
     await this.zeroing;
-    while (this.unapplied > 0 && this.store.failed === null) {
+    this.roomAgain();
+    while (!this.idle && this.store.failed === null) {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }
     assert(this.store.failed !== null || this.awaiting.length === 0);

@@ -38,6 +38,9 @@ export interface ReplicatedStore {
   readonly lastPosition: Position;
   /** Whether a client's record with so many payload blocks may be appended now. */
   hasRoom(payloadBlocks: number): boolean;
+  /** Keeps room for a record that will be appended later, or not (`unreserve`). To be called after `hasRoom` said yes. */
+  reserve(payloadBlocks: number): void;
+  unreserve(payloadBlocks: number): void;
   /** Its position must be the successor of `lastPosition`. */
   append(record: LogRecord): void;
   /** What is committed: only such records may be applied, and the tail passes no other. */

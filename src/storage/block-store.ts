@@ -15,7 +15,7 @@ import type { Slot } from './arena.ts';
 import type { Run } from './dirty-bitmap.ts';
 import { type Files, io } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
-import type { Layout } from './layout.ts';
+import { type Layout, PAGE_BYTES } from './layout.ts';
 import type { MetaPages } from './meta-pages.ts';
 import { RECORD_KINDS } from './record.ts';
 import type { SessionTable } from './session-table.ts';
@@ -74,6 +74,7 @@ export class BlockStore implements ReplicatedStore {
   private appliedPosition: Position;
   private uncommittedBytes: Array<{ position: Position; bytes: number }> = [];
   private uncommittedSum = 0;
+  private reservedBytes = 0;
   private wantsRoom = false;
   private checkpointing: Promise<void> | null = null;
   private appliedSinceSync = 0;
@@ -169,7 +170,7 @@ export class BlockStore implements ReplicatedStore {
   // --- append, durable, commit ---------------------------------------------------------------------------------
 
   hasRoom(payloadBlocks: number): boolean {
-    const bytes = recordBytes(payloadBlocks);
+    const bytes = recordBytes(payloadBlocks) + this.reservedBytes;
     const room =
       this.journal.fits(bytes, this.layout.clientRoomBytes) &&
       this.uncommittedSum + bytes <= this.layout.uncommittedBytes;
@@ -178,6 +179,14 @@ export class BlockStore implements ReplicatedStore {
       this.maybeCheckpoint();
     }
     return room;
+  }
+
+  reserve(payloadBlocks: number): void {
+    this.reservedBytes += recordBytes(payloadBlocks) + PAGE_BYTES;
+  }
+
+  unreserve(payloadBlocks: number): void {
+    this.reservedBytes -= recordBytes(payloadBlocks) + PAGE_BYTES;
   }
 
   append(record: LogRecord): void {

@@ -114,6 +114,21 @@ model('overlapping unaligned writes end as some serial order, block edges includ
   }
   await o.close();
 });
+model('unaligned writers of the same blocks while the journal is full: all get on', async () => {
+  const disk = await formatted({ sizeBytes: 4 * MiB, journalBytes: 4 * MiB }, 11);
+  const o = await opened(disk);
+  // Whoever held the edges of a block while it waited for room would hold up the records that make room.
+  const writers = Array.from({ length: 64 }, async (_, writer) => {
+    const random = new Random(writer);
+    for (let i = 0; i < 20; i++) {
+      await o.device.write(random.below(9) * BLOCK_BYTES + 1 + random.below(500), new Uint8Array(200_000).fill(writer));
+    }
+  });
+  await Promise.all(writers);
+  assert.ok(o.store.counters().checkpoints > 10);
+  await o.close();
+  assert.is(disk.arena.slotsInUse, 0);
+});
 model.run();
 
 const crash = suite('store: crash images');
