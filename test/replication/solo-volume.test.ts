@@ -3,7 +3,7 @@ import { crc32 } from 'node:zlib';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Extent } from '../../src/base/device.ts';
-import { HoldfastError } from '../../src/base/errors.ts';
+import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES, MiB } from '../../src/base/units.ts';
 import type { Position } from '../../src/base/position.ts';
 import type { Attachment } from '../../src/replication/served-volume.ts';

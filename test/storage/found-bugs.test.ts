@@ -1,17 +1,22 @@
 /** Cases that were red when they were found; each says what it asks for. They stay as a guard. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { BLOCK_BYTES, MAX_IO_BYTES, MiB } from '../../src/base/units.ts';
 import type { Attachment } from '../../src/replication/served-volume.ts';
 import type { VerifiedRead } from '../../src/storage/files.ts';
+import { IoPool } from '../../src/storage/io-pool.ts';
 import { MAX_SESSIONS, PAGE_BODY_BYTES, layoutOf, pagePosition } from '../../src/storage/layout.ts';
 import { RECORD_KINDS, type RecordFields } from '../../src/storage/record.ts';
 import { SessionTable } from '../../src/storage/session-table.ts';
 import { StoreTables } from '../../src/storage/tables.ts';
+import { createVolume } from '../../src/storage/volume-folder.ts';
 import { VOLUME_ID } from '../support/journal-harness.ts';
 import { SimulatedDisk } from '../support/simulated-disk.ts';
 import { type Opened, SMALL, formatted, opened, reborn } from '../support/store-harness.ts';
-import { settled, turns } from '../support/unit-tools.ts';
+import { refused, settled, turns } from '../support/unit-tools.ts';
 
 const B = BLOCK_BYTES;
 const found = suite('found bugs');
@@ -132,7 +137,6 @@ found('an unaligned write whose edge is slow to read does not stop the journal f
   start(0, B);
   for (let i = 1; i <= 14; i++) start(i * MAX_IO_BYTES, MAX_IO_BYTES);
   await turns(300);
-  console.log('answered before letGo', answered, p.store.counters(), (held as unknown as {held: unknown[]}).held.length);
   held.letGo();
   await turns(1000);
   assert.is(answered, asked, 'every write is answered');
@@ -179,6 +183,18 @@ found('a failed apply: the attach that waits for it is answered', async () => {
   await turns(50);
   assert.is(o.failures.length, 1);
   assert.is(answer, 'POISONED');
+});
+
+found('a creation that its caller aborts says so', async () => {
+  const root = mkdtempSync(join(tmpdir(), 'holdfast-found-'));
+  const pool = new IoPool({ arenaBytes: 8 * MiB, onLost: (error) => assert.unreachable(error.message) });
+  try {
+    const signal = AbortSignal.abort();
+    await refused('ABORTED', () => createVolume(join(root, 'v'), pool, { ...SMALL, signal }));
+  } finally {
+    await pool.close();
+    rmSync(root, { recursive: true, force: true });
+  }
 });
 
 function write(o: Opened, at: number, length: number, by: Attachment | null = null, request = 0): Promise<void> {
