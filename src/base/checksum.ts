@@ -58,6 +58,13 @@ export function combineBlock(crc: number, blockCrc: number): number {
   return (OVER_BLOCK.of(crc) ^ blockCrc) >>> 0;
 }
 
+/** CRC of `count` blocks (at least 1) from the CRC of each. */
+export function combineBlocks(crcs: Uint32Array, count: number): number {
+  let crc = crcs[0]!;
+  for (let i = 1; i < count; i++) crc = combineBlock(crc, crcs[i]!);
+  return crc;
+}
+
 /**
  * Unseeded CRC of each whole block of `bytes` into `out` from `at` on.
  * @returns the CRC of all of `bytes`, as `crc32(bytes)` would give it

@@ -133,8 +133,10 @@ export function codeOfStatus(status: number): ErrorCode {
 export function asHoldfastError(error: unknown, details: ErrorDetails = {}): HoldfastError {
   if (error instanceof HoldfastError) return error;
   const errno = (error as NodeJS.ErrnoException | null)?.code;
-  const code: ErrorCode =
-    errno === 'ENOSPC' || errno === 'EDQUOT'
+  const aborted = error instanceof Error && error.name === 'AbortError';
+  const code: ErrorCode = aborted
+    ? 'ABORTED'
+    : errno === 'ENOSPC' || errno === 'EDQUOT'
       ? 'NO_SPACE'
       : errno === 'EACCES' || errno === 'EPERM'
         ? 'ACCESS'

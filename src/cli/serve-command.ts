@@ -89,7 +89,9 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     process.once('SIGTERM', stop);
   });
   if (!flags.json) process.stdout.write('stopping\n');
-  await node.close();
+  if (await node.close()) return;
+  process.stderr.write('holdfast: the disk is full; what could not be put in place waits in the journal\n');
+  process.exit(0);
 }
 
 const DEMO_DIR = './holdfast-data/demo';

@@ -33,7 +33,7 @@ import { readIntoUserBuffer } from './user-buffer-socket.ts';
 export interface ConnectionLimits {
   maxInFlightBytes: number;
   maxInFlightRequests: number;
-  /** HELLO and ATTACH or a first request have to come within it. */
+  /** HELLO has to come within it. */
   handshakeMs: number;
   /** A frame that has begun has to go on, and a reply has to be taken, within it. */
   stallMs: number;
@@ -77,6 +77,8 @@ export class Connection {
   private lastProgressMs: number;
   private ended = false;
   private paused = false;
+  /** What a paused connection has received and not taken. */
+  private rest: Uint8Array | null = null;
 
   constructor(socket: Socket, host: ConnectionHost) {
     this.host = host;
@@ -92,9 +94,7 @@ export class Connection {
     );
     this.socket = readIntoUserBuffer(socket, (_socket, chunk) => {
       this.lastProgressMs = performance.now();
-      this.decoder.push(chunk);
-      this.paused = this.overLimit;
-      return !this.paused;
+      return this.take(chunk);
     });
     this.replies = new ReplyWriter(this.socket, (requests) => {
       this.lastProgressMs = performance.now();
@@ -104,6 +104,14 @@ export class Connection {
     this.socket.setNoDelay(true);
     this.socket.on('error', () => {});
     this.socket.on('close', () => this.end());
+  }
+
+  /** Takes a chunk as far as the limits allow and keeps a copy of the rest. @returns whether to go on reading */
+  private take(chunk: Uint8Array): boolean {
+    const at = this.decoder.push(chunk);
+    this.rest = at < chunk.length ? chunk.slice(at) : null;
+    this.paused = this.rest !== null || this.overLimit;
+    return !this.paused;
   }
 
   private get overLimit(): boolean {
@@ -116,6 +124,7 @@ export class Connection {
 
   private maybeResume(): void {
     if (this.ended || !this.paused || this.overLimit) return;
+    if (this.rest !== null && !this.take(this.rest)) return;
     this.paused = false;
     this.socket.resume();
   }
@@ -191,6 +200,15 @@ export class Connection {
     this.requests++;
     this.inFlightRequests++;
     const { requestId } = h;
+    try {
+      this.serve(h, requestId, payload);
+    } finally {
+      // A chunk may hold thousands of requests: the limits count after each.
+      if (this.overLimit) this.decoder.pause();
+    }
+  }
+
+  private serve(h: FrameHeader, requestId: number, payload: Uint8Array | null): void {
     try {
       if (h.type === MESSAGES.HELLO.number) return this.sayHello(requestId, payload);
       if (this.hello === null) {

@@ -16,6 +16,7 @@ const ZERO_EVERY_MS = 20;
 /** At closing they are written for so long at most; the rest stays owed. */
 const ZERO_AT_CLOSE_MS = 2000;
 const RETRY_FULL_MS = 1000;
+const DRAIN_MS = 5000;
 
 export interface SingleNodeOptions extends Omit<ServerOptions, 'arena'> {
   dir: string;
@@ -91,13 +92,20 @@ export class SingleNode {
     }
   }
 
-  async close(): Promise<void> {
+  /** @returns false if requests under way could not be ended: the journal holds them, and the process is to end */
+  async close(): Promise<boolean> {
     for (const timer of this.timers) clearInterval(timer);
     await this.server.close();
     const endAt = performance.now() + ZERO_AT_CLOSE_MS;
     while (performance.now() < endAt && (await this.volume.zeroSome()));
-    await this.volume.drain();
+    // Records that a full disk holds up stay in the journal: the next opening applies them.
+    const drained = await Promise.race([
+      this.volume.drain().then(() => true),
+      new Promise<boolean>((resolve) => setTimeout(() => resolve(false), DRAIN_MS).unref()),
+    ]);
+    if (!drained) return false;
     await this.open.close();
     await this.pool.close();
+    return true;
   }
 }

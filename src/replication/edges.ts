@@ -13,6 +13,47 @@ import { RECORD_KINDS } from '../storage/record.ts';
 import type { Operation, RangeLock } from './range-lock.ts';
 import type { LogRecord, ReplicatedStore } from './store.ts';
 
+/**
+ * A few slots of its own to read edges into. The arena's must not be used: a slot is held by each unaligned write that
+ * waits for its edges, so they could all be taken, and none would ever be given back.
+ */
+export class Scratch {
+  private readonly arena: Arena;
+  private readonly slots: Slot[] = [];
+  private readonly free: Slot[] = [];
+  private waiting: Array<(slot: Slot) => void> = [];
+
+  constructor(arena: Arena) {
+    this.arena = arena;
+    for (let i = 0; i < SCRATCH_SLOTS; i++) {
+      const slot = arena.take(1);
+      if (slot === null) break;
+      this.slots.push(slot);
+    }
+    if (this.slots.length === 0) throw new Error('the arena has no room for scratch slots');
+    this.free.push(...this.slots);
+  }
+
+  /** Calls with a slot, now or in turn; it is held for one read. */
+  use(run: (slot: Slot) => void): void {
+    const slot = this.free.pop();
+    if (slot === undefined) this.waiting.push(run);
+    else run(slot);
+  }
+
+  give(slot: Slot): void {
+    const next = this.waiting.shift();
+    if (next === undefined) this.free.push(slot);
+    else next(slot);
+  }
+
+  close(): void {
+    for (const slot of this.slots.splice(0)) this.arena.release(slot);
+  }
+}
+
+const SCRATCH_SLOTS = 16;
+
 /** An unaligned write: its blocks, and which bytes of them it covers. */
 export interface Covered {
   first: number;
@@ -35,7 +76,7 @@ export class Edges {
   read(
     lock: RangeLock<LogRecord>,
     store: ReplicatedStore,
-    arena: Arena,
+    pool: Scratch,
     done: (error: HoldfastError | null) => void,
   ): void {
     const { first, count, head, tail, slot } = this.write;
@@ -46,21 +87,21 @@ export class Edges {
     let left = blocks.length;
     let failure: HoldfastError | null = null;
     const one = (block: number): void => {
-      const scratch = arena.take(1);
-      if (scratch === null) return arena.whenFree(1, () => one(block));
       const operation = lock.read(block, 1, () =>
-        store.readBlocks(block, 1, scratch, (error) => {
-          if (error === null) {
-            const bytes = scratch.payload.subarray(0, BLOCK_BYTES);
-            if (block === first && head > 0) slot.payload.set(bytes.subarray(0, head), 0);
-            if (block === last && tailPartial) {
-              slot.payload.set(bytes.subarray(tail - (last - first) * BLOCK_BYTES), tail);
+        pool.use((scratch) =>
+          store.readBlocks(block, 1, scratch, (error) => {
+            if (error === null) {
+              const bytes = scratch.payload.subarray(0, BLOCK_BYTES);
+              if (block === first && head > 0) slot.payload.set(bytes.subarray(0, head), 0);
+              if (block === last && tailPartial) {
+                slot.payload.set(bytes.subarray(tail - (last - first) * BLOCK_BYTES), tail);
+              }
             }
-          }
-          arena.release(scratch);
-          failure ??= error;
-          if (--left === 0) done(failure);
-        }),
+            pool.give(scratch);
+            failure ??= error;
+            if (--left === 0) done(failure);
+          }),
+        ),
       );
       this.held.push(operation);
     };

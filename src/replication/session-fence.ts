@@ -103,13 +103,24 @@ export class SessionFence {
     for (const { go } of ready) go();
   }
 
+  /** The store has failed: whoever waits for a record to be applied waits in vain. */
+  abandon(): void {
+    for (const { go } of this.waiting.splice(0)) go();
+  }
+
   detach(attachment: Attachment): void {
     const own = attachment as SoloAttachment;
     own.revoked = true;
     if (this.attached.get(own.session) !== own) return;
     this.attached.delete(own.session);
     this.detached.set(own.session, own);
-    if (this.detached.size > MAX_DETACHED) this.detached.delete(this.detached.keys().next().value!);
+    if (this.detached.size <= MAX_DETACHED) return;
+    // One whose records are not applied yet must be waited for when it comes back: another one goes.
+    for (const [session, { last }] of this.detached) {
+      if (last !== null && comparePositions(last, this.source.settledPosition) > 0) continue;
+      this.detached.delete(session);
+      return;
+    }
   }
 
   isRevoked(attachment: Attachment): boolean {

@@ -7,7 +7,7 @@
  * by the connections' limits. Pure: no sockets, files, timers, clocks or randomness.
  */
 import assert from 'node:assert/strict';
-import { combineBlock, crcBlocks } from '../base/checksum.ts';
+import { combineBlocks, crcBlocks } from '../base/checksum.ts';
 import type { Extent } from '../base/device.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
@@ -15,7 +15,8 @@ import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
-import { Edges } from './edges.ts';
+import { Edges, Scratch } from './edges.ts';
+import { Flushes } from './flushes.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type SoloAttachment } from './session-fence.ts';
@@ -25,7 +26,6 @@ import type { LogRecord } from './store.ts';
 const EXTENT_SCAN_BLOCKS = 262_144;
 /** Blocks of owed zeros written at a time. */
 const ZERO_RUN_BLOCKS = 256;
-/** Records whose payload the fence and the log do not know by a session. */
 const NO_SESSION = 0n;
 
 const NEVER: Expired = () => false;
@@ -40,6 +40,8 @@ interface Mutation {
   slot: Slot;
   done: Done;
   expired: Expired;
+  /** Of `Flushes.later`, 0 while it is not waiting. */
+  token: number;
 }
 
 /** A record between append and commit, and whom to answer. */
@@ -58,7 +60,8 @@ export class SoloVolume implements ServedVolume {
   private awaiting: Awaiting[] = [];
   /** Mutations that wait for room in the journal, in order. */
   private waitingForRoom: Array<() => boolean> = [];
-  private flushes: Array<{ position: Position; done: Done }> = [];
+  private readonly flushes: Flushes;
+  private readonly scratch: Scratch;
   private unapplied = 0;
   /** Reads, and unaligned writes whose edges are being read. */
   private underWay = 0;
@@ -76,6 +79,8 @@ export class SoloVolume implements ServedVolume {
     this.arena = arena;
     this.readOnly = options.readOnly || store.health !== 'good';
     this.fence = new SessionFence(store);
+    this.scratch = new Scratch(arena);
+    this.flushes = new Flushes(store);
     store.listen({
       durable: (position) => this.durable(position),
       room: () => this.roomAgain(),
@@ -169,9 +174,11 @@ export class SoloVolume implements ServedVolume {
     crcsKnown: boolean,
     done: Done,
     expired: Expired = NEVER,
+    token = 0,
   ): void {
     const give = (error: HoldfastError | null): void => {
       this.arena.release(slot);
+      this.flushes.placed(token);
       queueMicrotask(() => done(error));
     };
     const refusal = this.refusal('write', offsetBytes, lengthBytes, MAX_IO_BYTES, true);
@@ -182,12 +189,13 @@ export class SoloVolume implements ServedVolume {
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const head = offsetBytes - first * BLOCK_BYTES;
     const tail = head + lengthBytes;
-    const mutation: Mutation = { kind: RECORD_KINDS.WRITE, attachment, request, first, count, slot, done, expired };
+    const kind = RECORD_KINDS.WRITE;
+    const mutation: Mutation = { kind, attachment, request, first, count, slot, done, expired, token };
     if (head === 0 && tail === count * BLOCK_BYTES) {
       this.whenRoom(mutation, count, () =>
         this.append(
           mutation,
-          crcsKnown ? combined(slot, count) : crcBlocks(slot.payload.subarray(0, tail), slot.crcs, 0),
+          crcsKnown ? combineBlocks(slot.crcs, count) : crcBlocks(slot.payload.subarray(0, tail), slot.crcs, 0),
         ),
       );
     } else {
@@ -203,8 +211,9 @@ export class SoloVolume implements ServedVolume {
     const { first, count, slot, done } = mutation;
     this.store.reserve(count);
     this.underWay++;
+    mutation.token ||= this.flushes.later();
     const edges = new Edges({ first, count, head, tail, slot });
-    edges.read(this.lock, this.store, this.arena, (error) => {
+    edges.read(this.lock, this.store, this.scratch, (error) => {
       this.store.unreserve(count);
       const refusal = error ?? this.dropReason(mutation);
       if (refusal === null) {
@@ -212,6 +221,7 @@ export class SoloVolume implements ServedVolume {
         this.append(mutation, crcBlocks(slot.payload.subarray(0, count * BLOCK_BYTES), slot.crcs, 0));
       } else {
         this.arena.release(slot);
+        this.flushes.placed(mutation.token);
       }
       edges.release(this.lock);
       this.over();
@@ -237,9 +247,9 @@ export class SoloVolume implements ServedVolume {
       return this.zeroBlocks(attachment, request, first, count, done, expired);
     }
     const head = offsetBytes % BLOCK_BYTES;
-    this.withSlot(Math.ceil((head + lengthBytes) / BLOCK_BYTES), (slot) => {
+    this.withSlot(Math.ceil((head + lengthBytes) / BLOCK_BYTES), 0, (slot, token) => {
       slot.payload.fill(0, head, head + lengthBytes);
-      this.write(attachment, request, offsetBytes, lengthBytes, slot, false, done, expired);
+      this.write(attachment, request, offsetBytes, lengthBytes, slot, false, done, expired, token);
     });
   }
 
@@ -269,16 +279,19 @@ export class SoloVolume implements ServedVolume {
   ): void {
     const settled = this.fence.lookUp(attachment, request);
     if (settled !== 'new') return queueMicrotask(() => done(settled));
-    this.withSlot(1, (slot) => {
-      const mutation: Mutation = { kind: RECORD_KINDS.ZERO, attachment, request, first, count, slot, done, expired };
+    this.withSlot(1, 0, (slot, token) => {
+      const kind = RECORD_KINDS.ZERO;
+      const mutation: Mutation = { kind, attachment, request, first, count, slot, done, expired, token };
       this.whenRoom(mutation, 0, () => this.append(mutation, 0));
     });
   }
 
-  private withSlot(pages: number, use: (slot: Slot) => void): void {
+  /** @param token of `Flushes.later`, 0 at first */
+  private withSlot(pages: number, token: number, use: (slot: Slot, token: number) => void): void {
     const slot = this.arena.take(pages);
-    if (slot === null) this.arena.whenFree(pages, () => this.withSlot(pages, use));
-    else use(slot);
+    if (slot !== null) return use(slot, token);
+    const waiting = token || this.flushes.later();
+    this.arena.whenFree(pages, () => this.withSlot(pages, waiting, use));
   }
 
   /** Runs now if the journal has room and nobody waits, else in turn; a request that must not run is answered instead. */
@@ -287,6 +300,7 @@ export class SoloVolume implements ServedVolume {
       const refusal = this.dropReason(mutation);
       if (refusal !== null) {
         this.arena.release(mutation.slot);
+        this.flushes.placed(mutation.token);
         queueMicrotask(() => mutation.done(refusal));
         return true;
       }
@@ -294,7 +308,10 @@ export class SoloVolume implements ServedVolume {
       run();
       return true;
     };
-    if (this.waitingForRoom.length > 0 || !attempt()) this.waitingForRoom.push(attempt);
+    if (this.waitingForRoom.length > 0 || !attempt()) {
+      mutation.token ||= this.flushes.later();
+      this.waitingForRoom.push(attempt);
+    }
   }
 
   private roomAgain(): void {
@@ -346,18 +363,20 @@ export class SoloVolume implements ServedVolume {
     this.unapplied++;
     this.awaiting.push({ record, operation, done });
     this.store.append(record);
+    this.flushes.placed(mutation.token);
   }
 
   private applyNow(record: LogRecord, operation: Operation<LogRecord>): void {
-    if (this.store.failed !== null) return;
-    this.store.apply(record, (error) => {
-      if (error !== null) return;
+    const over = (): void => {
       this.unapplied--;
       this.lock.finish(operation);
       this.arena.release(record.slot);
       this.fence.settled();
       this.wakeIdle();
-    });
+    };
+    // A store that failed applies nothing more; whoever waits behind this record hears of it from the store.
+    if (this.store.failed !== null) over();
+    else this.store.apply(record, over);
   }
 
   /** A group of one: what is durable is committed. */
@@ -368,17 +387,12 @@ export class SoloVolume implements ServedVolume {
     const committed = this.awaiting.splice(0, count);
     for (const { done } of committed) done(null);
     for (const { operation } of committed) this.lock.unhold(operation);
-    while (this.flushes.length > 0 && comparePositions(this.flushes[0]!.position, position) <= 0) {
-      this.flushes.shift()!.done(null);
-    }
+    this.flushes.committed(position);
     this.wakeIdle();
   }
 
   flush(done: Done): void {
-    const { lastPosition, committedPosition, failed } = this.store;
-    if (failed !== null) return queueMicrotask(() => done(failed));
-    if (comparePositions(lastPosition, committedPosition) <= 0) return queueMicrotask(() => done(null));
-    this.flushes.push({ position: lastPosition, done });
+    this.flushes.flush(done);
   }
 
   // --- checks, background, end --------------------------------------------------------------------------------------
@@ -427,7 +441,10 @@ export class SoloVolume implements ServedVolume {
 
   private async zeroRun(): Promise<boolean> {
     const run = this.store.nextOwed(this.zeroFrom, ZERO_RUN_BLOCKS) ?? this.store.nextOwed(0, ZERO_RUN_BLOCKS);
-    if (run === null) return false;
+    if (run === null) {
+      this.store.settleZeroed();
+      return false;
+    }
     this.zeroFrom = run.first + run.count;
     // Owed blocks are read without touching `data`, so it is enough to keep writes away: a shared lock does that.
     await new Promise<void>((granted) => {
@@ -449,8 +466,9 @@ export class SoloVolume implements ServedVolume {
   private abandon(error: HoldfastError): void {
     const abandoned = this.awaiting.splice(0);
     for (const { done } of abandoned) done(error);
-    for (const { done } of this.flushes.splice(0)) done(error);
+    this.flushes.abandon(error);
     for (const { operation } of abandoned) this.lock.finish(operation);
+    this.fence.abandon();
     this.roomAgain();
     for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
@@ -477,12 +495,6 @@ export class SoloVolume implements ServedVolume {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }
     assert(this.store.failed !== null || this.awaiting.length === 0);
+    this.scratch.close();
   }
-}
-
-/** Payload CRC from the CRCs of the blocks. */
-function combined(slot: Slot, count: number): number {
-  let crc = slot.crcs[0]!;
-  for (let i = 1; i < count; i++) crc = combineBlock(crc, slot.crcs[i]!);
-  return crc;
 }

@@ -1,6 +1,6 @@
 /**
  * The arena: a fixed amount of shared, page-aligned memory, cut into slots that travel from a socket to the journal,
- * to the data file and back without being copied. Nothing else holds request payloads, so its size bounds them all.
+ * to the data file and back without being copied. What is on its way to a disk lies here and nowhere else.
  *
  * Guarantees: `take` never allocates memory beyond the arena; a slot belongs to one owner until `release`; a caller
  * that was refused is called back, first come first served, once a slot of its class is free.
@@ -92,7 +92,10 @@ export class Arena {
     if (!slot.inUse) throw new Error('arena slot released twice');
     slot.inUse = false;
     this.free[slot.classIndex]!.push(slot);
-    this.waiting[slot.classIndex]!.shift()?.();
+    // Whoever is woken may want none any more: go on until the slots or the waiters are used up.
+    const free = this.free[slot.classIndex]!;
+    const waiting = this.waiting[slot.classIndex]!;
+    while (free.length > 0 && waiting.length > 0) waiting.shift()!();
   }
 
   /** Calls back once when a slot for so many blocks may be free; the callee tries `take` again. */

@@ -25,6 +25,9 @@ import type { StoreTables } from './tables.ts';
 /** `data` is synced in the background whenever so much was applied, so that a checkpoint's own sync is short. */
 const DATA_SYNC_BYTES = 64 * MiB;
 
+/** Blocks of zeros that may wait for the checkpoint that makes them durable: 128 MiB. */
+const MAX_ZEROED_BLOCKS = 32_768;
+
 /** What an opening hands to the store (see open-store.ts). */
 export interface OpenedParts {
   files: Files;
@@ -34,6 +37,7 @@ export interface OpenedParts {
   tables: StoreTables;
   head: JournalTail;
   last: Position;
+  durable: boolean;
   defer: (run: () => void) => void;
 }
 
@@ -62,6 +66,8 @@ export class BlockStore implements ReplicatedStore {
   private readonly meta: MetaPages;
   private readonly tables: StoreTables;
   private readonly journal: Journal;
+  /** fsync before acknowledgment, in this opening. */
+  readonly durable: boolean;
   private events: StoreEvents = { durable: () => {}, room: () => {}, failed: () => {} };
   private superblock: Superblock;
   private last: Position;
@@ -99,6 +105,7 @@ export class BlockStore implements ReplicatedStore {
     this.epoch = superblock.epoch;
     this.volumeId = superblock.volumeId;
     this.name = superblock.name;
+    this.durable = parts.durable;
     this.last = parts.last;
     this.committed = parts.last;
     this.appliedTail = parts.head;
@@ -110,7 +117,7 @@ export class BlockStore implements ReplicatedStore {
       diskId: superblock.diskId,
       tail: superblock.tail,
       head: parts.head,
-      durable: superblock.durable,
+      durable: parts.durable,
       defer: parts.defer,
       onDurable: (batch) => this.batchDurable(batch),
       onFailed: (error) => this.fail('journal write', error),
@@ -139,9 +146,6 @@ export class BlockStore implements ReplicatedStore {
   }
   get healthReason(): string {
     return this.superblock.healthReason;
-  }
-  get durable(): boolean {
-    return this.superblock.durable;
   }
   /** The error that stopped the store, if it has stopped. */
   get failed(): HoldfastError | null {
@@ -311,13 +315,16 @@ export class BlockStore implements ReplicatedStore {
 
   /** The next run of blocks that zeros are owed, or null. */
   nextOwed(from: number, limit: number): Run | null {
+    if (this.tables.zeroedCount >= MAX_ZEROED_BLOCKS) return null;
     for (let at = from; ;) {
       const run = this.tables.owed.nextRun(at, limit);
       if (run === null) return null;
-      let count = 0;
-      while (count < run.count && !this.tables.isZeroed(run.first + count)) count++;
-      if (count > 0) return { first: run.first, count };
-      at = run.first + 1;
+      let zeroed = 0;
+      while (zeroed < run.count && this.tables.isZeroed(run.first + zeroed)) zeroed++;
+      let end = zeroed;
+      while (end < run.count && !this.tables.isZeroed(run.first + end)) end++;
+      if (end > zeroed) return { first: run.first + zeroed, count: end - zeroed };
+      at = run.first + run.count;
     }
   }
 
@@ -345,6 +352,13 @@ export class BlockStore implements ReplicatedStore {
     }
   }
 
+  /** Owed blocks whose zeros are written become durable, and are owed no longer, with a checkpoint. */
+  settleZeroed(): void {
+    if (this.tables.zeroedCount > 0 && this.checkpointing === null && this.failure === null && !this.closed) {
+      void this.checkpoint().catch(() => {});
+    }
+  }
+
   get owedBlocks(): number {
     return this.tables.owed.count;
   }
@@ -352,7 +366,7 @@ export class BlockStore implements ReplicatedStore {
   // --- sync and checkpoint ----------------------------------------------------------------------------------------
 
   private maybeSyncData(): void {
-    if (this.syncingData || this.appliedSinceSync < DATA_SYNC_BYTES || !this.superblock.durable) return;
+    if (this.syncingData || this.appliedSinceSync < DATA_SYNC_BYTES || !this.durable) return;
     this.syncingData = true;
     this.appliedSinceSync = 0;
     this.files.sync('data', (error) => {
@@ -363,7 +377,7 @@ export class BlockStore implements ReplicatedStore {
   }
 
   private maybeCheckpoint(): void {
-    if (this.journal.usedBytes < this.layout.checkpointAtBytes || this.checkpointing !== null) return;
+    if (this.journal.usedBytes < this.layout.checkpointAtBytes || this.checkpointing !== null || this.closed) return;
     // Nothing to gain while nothing behind the tail is applied: the next applied batch asks again.
     if (this.appliedTail.offsetBytes === this.superblock.tail.offsetBytes) return;
     void this.checkpoint().catch(() => {});
@@ -373,7 +387,11 @@ export class BlockStore implements ReplicatedStore {
   checkpoint(): Promise<void> {
     if (this.failure !== null) return Promise.reject(this.failure);
     if (this.checkpointing !== null) return this.checkpointing;
-    const run = this.runCheckpoint({}).finally(() => {
+    return this.beginCheckpoint({});
+  }
+
+  private beginCheckpoint(change: Partial<Superblock>): Promise<void> {
+    const run = this.runCheckpoint(change).finally(() => {
       this.checkpointing = null;
       this.maybeCheckpoint();
     });
@@ -434,7 +452,7 @@ export class BlockStore implements ReplicatedStore {
    * a failed sync calls for it; a failed write is found again by replay.
    */
   async markPoisoned(reason: string): Promise<void> {
-    await this.checkpointing?.catch(() => {});
+    await this.checkpointsOver();
     const next = { ...this.superblock, health: 'poisoned' as const, healthReason: reason };
     next.sequence++;
     await this.meta.commit(next, [], () => {}).catch(() => {});
@@ -442,8 +460,14 @@ export class BlockStore implements ReplicatedStore {
 
   /** Declares a poisoned or damaged store good again, after its owner has accepted what may be lost. */
   async acceptLoss(): Promise<void> {
-    await this.checkpointing?.catch(() => {});
-    await this.runCheckpoint({ health: 'good', healthReason: '' });
+    await this.checkpointsOver();
+    this.tables.renewDamaged();
+    await this.beginCheckpoint({ health: 'good', healthReason: '' });
+  }
+
+  /** Until none runs: one that ends may have begun the next. */
+  private async checkpointsOver(): Promise<void> {
+    while (this.checkpointing !== null) await this.checkpointing.catch(() => {});
   }
 
   /**
@@ -453,8 +477,8 @@ export class BlockStore implements ReplicatedStore {
   async close(): Promise<void> {
     if (this.closed) return;
     await this.journal.idle();
-    await this.checkpointing?.catch(() => {});
     this.closed = true;
+    await this.checkpointsOver();
     try {
       if (this.failure === null) await this.runCheckpoint({ clean: this.batches.length === 0 });
     } finally {

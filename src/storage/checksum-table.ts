@@ -73,6 +73,11 @@ export class ChecksumTable {
     return pages;
   }
 
+  /** Has the page written again though nothing in it changed. */
+  touch(page: number): void {
+    this.dirty.add(page);
+  }
+
   get dirtyPages(): number {
     return this.dirty.size;
   }

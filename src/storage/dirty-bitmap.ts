@@ -99,6 +99,11 @@ export class DirtyBitmap {
     return pages;
   }
 
+  /** Has the page written again though nothing in it changed. */
+  touch(page: number): void {
+    this.dirty.add(page);
+  }
+
   get dirtyPages(): number {
     return this.dirty.size;
   }

@@ -25,7 +25,7 @@ export const OWED_SLOT = 0;
 export const MAX_SESSIONS = 1024;
 /** Requests of a session that may be outstanding: the width of its window. */
 export const SESSION_WINDOW = 1024;
-export const SESSION_BYTES = 160;
+export const SESSION_BYTES = 176;
 export const SESSIONS_PER_PAGE = Math.floor((PAGE_BODY_BYTES - 32) / SESSION_BYTES);
 export const SESSION_PAGES = Math.ceil(MAX_SESSIONS / SESSIONS_PER_PAGE);
 
@@ -55,6 +55,9 @@ export interface Layout {
   uncommittedBytes: number;
 }
 
+/** Uncommitted records may take an eighth of the journal, and the largest two have to fit into that. */
+export const MIN_JOURNAL_BYTES = 8 * 2 * MAX_IO_BYTES;
+
 /** An eighth of the volume, at least 128 MiB, at most 1 GiB. */
 export function defaultJournalBytes(sizeBytes: number): number {
   const eighth = Math.ceil(sizeBytes / 8 / PAGE_BYTES) * PAGE_BYTES;
@@ -74,6 +77,13 @@ export function layoutOf(sizeBytes: number, journalBytes: number = defaultJourna
     throw new HoldfastError('TOO_LARGE', {
       operation: 'volume layout',
       detail: `${formatBytes(sizeBytes)} is larger than the limit of ${formatBytes(MAX_VOLUME_BYTES)}`,
+    });
+  }
+  if (!Number.isSafeInteger(journalBytes) || journalBytes % PAGE_BYTES !== 0 || journalBytes < MIN_JOURNAL_BYTES) {
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation: 'volume layout',
+      detail: `${journalBytes} bytes is no journal size`,
+      remedy: `take a multiple of ${PAGE_BYTES} bytes, at least ${MIN_JOURNAL_BYTES}`,
     });
   }
   const blocks = sizeBytes / BLOCK_BYTES;
@@ -99,7 +109,6 @@ export function layoutOf(sizeBytes: number, journalBytes: number = defaultJourna
     checkpointAtBytes: floorPage(journalBytes * 0.375),
     uncommittedBytes: floorPage(journalBytes / 8),
   };
-  assert(journalBytes % PAGE_BYTES === 0, 'the journal is whole pages');
   // While a checkpoint runs, writers fill the room between its start and the client limit; the uncommitted part can
   // never be passed by the tail, so it has to fit beside a checkpoint; a batch has to fit in what is kept free.
   assert(layout.checkpointAtBytes + layout.uncommittedBytes <= layout.clientRoomBytes);

@@ -85,7 +85,7 @@ export class MetaPages {
       const count = Math.min(PAGES_PER_GROUP, layout.mapPages - first);
       const buffer = this.staging.payload.subarray(0, count * PAGE_BYTES);
       const position = slot * layout.superblockSlotBytes + (1 + first) * PAGE_BYTES;
-      await io((done) => this.files.read('meta', buffer, position, done));
+      if (!(await readable(this.files, buffer, position))) return false;
       for (let i = 0; i < count; i++) {
         const page = buffer.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
         const number = first + i;
@@ -121,9 +121,11 @@ export class MetaPages {
       const run = this.runFrom(page, first + count, (p) => this.current[p]! - 1);
       const buffer = this.staging.payload.subarray(0, run * PAGE_BYTES);
       const position = pagePosition(this.layout, page, this.current[page]! - 1);
-      await io((done) => this.files.read('meta', buffer, position, done));
+      const whole = await readable(this.files, buffer, position);
       for (let i = 0; i < run; i++, page++) {
         const bytes = buffer.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+        // A bad sector costs its page, not its neighbours.
+        if (!whole && !(await readable(this.files, bytes, position + i * PAGE_BYTES))) bytes.fill(0);
         each(page, verifyPage(bytes, page, this.volumeId) ? bytes.subarray(PAGE_HEADER_BYTES) : null);
       }
     }
@@ -199,6 +201,11 @@ export class MetaPages {
   }
 }
 
+/** Reads a part of `meta`. @returns whether it could be read */
+function readable(files: Files, into: Uint8Array, positionBytes: number): Promise<boolean> {
+  return new Promise((resolve) => files.read('meta', into, positionBytes, (error) => resolve(error === null)));
+}
+
 /** Map pages are numbered from the top, so that none is ever taken for a tracked page. */
 function mapPageNumber(index: number): number {
   return 0xffffffff - index;
@@ -249,7 +256,7 @@ export async function readSuperblocks(
   const readAt = async (position: number, slot: 0 | 1): Promise<Superblock | null> => {
     if (position + PAGE_BYTES > metaBytes) return null;
     const page = staging.payload.subarray(0, PAGE_BYTES);
-    await io((done) => files.read('meta', page, position, done));
+    if (!(await readable(files, page, position))) return null;
     const decoded = decodeSuperblock(page);
     if (decoded === null) return null;
     if ('laterFormat' in decoded) {

@@ -79,19 +79,23 @@ interface OpenedMeta {
   superblock: Superblock;
   layout: Layout;
   meta: MetaPages;
+  /** The other superblock is not valid: torn by a crash, or it was the newer one and is lost. */
+  alone: boolean;
 }
 
 /** The superblock in force, with its page map. @throws HoldfastError NOT_A_VOLUME, WRONG_VERSION, DAMAGED */
 async function openMeta(files: Files, o: OpenOptions): Promise<OpenedMeta> {
   const layoutFor = (s: Superblock): Layout => layoutOf(s.sizeBytes, s.journalBytes);
   const found = await readSuperblocks(files, layoutFor, o.sizes.meta);
-  for (const { superblock, slot } of found.candidates) {
-    const layout = layoutFor(superblock);
-    const meta = await MetaPages.open(files, layout, superblock, slot);
-    if (meta !== null) return { superblock, layout, meta };
-  }
   const operation = 'open';
-  if (found.laterFormat !== null) {
+  if (found.laterFormat === null) {
+    for (const [index, { superblock, slot }] of found.candidates.entries()) {
+      const layout = layoutFor(superblock);
+      const meta = await MetaPages.open(files, layout, superblock, slot);
+      const other = index > 0 || found.candidates.length < 2;
+      if (meta !== null) return { superblock, layout, meta, alone: other };
+    }
+  } else {
     throw new HoldfastError('WRONG_VERSION', {
       operation,
       volume: o.where,
@@ -118,7 +122,7 @@ export async function openStore(files: Files, o: OpenOptions): Promise<OpenedSto
 }
 
 async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise<OpenedStore> {
-  const { superblock: found, layout, meta } = opened;
+  const { superblock: found, layout, meta, alone } = opened;
   const expected = { data: layout.sizeBytes, journal: layout.journalBytes, meta: layout.metaBytes };
   for (const file of ['data', 'journal', 'meta'] as const) {
     if (o.sizes[file] === expected[file]) continue;
@@ -135,13 +139,15 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   let head = found.tail;
   let last = found.committed;
   let { health, healthReason } = found;
-  if (!found.clean) {
-    const replay = new Replay(files, tables);
-    try {
-      recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress);
-    } finally {
-      await replay.end();
-    }
+  const replay = new Replay(files, tables);
+  try {
+    recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress, alone);
+  } finally {
+    await replay.end();
+  }
+  if (found.clean && recovered.batches === 0 && recovered.damage === null) {
+    recovered = null;
+  } else {
     head = recovered.head;
     last = recovered.last;
     if (recovered.damage !== null) {
@@ -163,7 +169,6 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     tail: head,
     headBatchNo: head.batchNo - 1,
     clean: false,
-    durable: o.durable ?? found.durable,
     health,
     healthReason,
   };
@@ -171,7 +176,8 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   if (recovered !== null && recovered.batches > 0) await io((done) => files.sync('data', done));
   const { pages, fill } = tables.takeDirty(tables.takeSessions());
   await meta.commit(superblock, pages, fill);
-  const store = new BlockStore({ files, layout, superblock, meta, tables, head, last, defer: o.defer });
+  const durable = o.durable ?? found.durable;
+  const store = new BlockStore({ files, layout, superblock, meta, tables, head, last, durable, defer: o.defer });
   return { store, recovered, damagedPages };
 }
 
@@ -191,7 +197,7 @@ class Replay {
   async batch(records: DecodedRecord[]): Promise<void> {
     for (const record of records) {
       if (record.kind === RECORD_KINDS.WRITE) await this.write(record);
-      this.tables.applyBlocks(record, record.crcs);
+      this.tables.applyBlocks(record, record.crcs, true);
       this.tables.applySession(record);
     }
   }

@@ -37,6 +37,8 @@ export type RecoveryProgress = (bytes: number) => void;
 /**
  * @param accept is given the records of each batch in order; it applies them
  * @param progress is called after each batch
+ * @param alone the other superblock is not valid: if it was a newer one, the journal may have gone on behind this tail
+ * and over it, so all of it is searched for batches that this superblock knows nothing of
  */
 export async function recoverJournal(
   files: Files,
@@ -44,6 +46,7 @@ export async function recoverJournal(
   superblock: Superblock,
   accept: (records: DecodedRecord[]) => Promise<void>,
   progress: RecoveryProgress = () => {},
+  alone = false,
 ): Promise<Recovered> {
   const staging = files.arena.take(MAX_IO_BLOCKS);
   if (staging === null) throw new Error('the arena has no room for a recovery');
@@ -84,7 +87,7 @@ export async function recoverJournal(
       progress(result.bytes);
     }
     if (result.batches > 0) await io((done) => files.sync('journal', done));
-    result.damage = await damageBehind(ring, superblock, layout, result.head);
+    result.damage = await damageBehind(ring, superblock, layout, result.head, alone, result.batches > 0);
     return result;
   } finally {
     files.arena.release(staging);
@@ -112,13 +115,16 @@ async function damageBehind(
   superblock: Superblock,
   layout: Layout,
   head: JournalTail,
+  alone: boolean,
+  replayed: boolean,
 ): Promise<string | null> {
   const lastFound = head.batchNo - 1;
   if (lastFound < superblock.headBatchNo) {
     return `the journal ends at batch ${lastFound}, but batch ${superblock.headBatchNo} was durable when the superblock was written`;
   }
-  if (superblock.clean) return null;
-  const end = Math.min(head.offsetBytes + SCAN_BYTES, superblock.tail.offsetBytes + layout.journalBytes);
+  if (superblock.clean && !replayed && !alone) return null;
+  const ringEnd = superblock.tail.offsetBytes + layout.journalBytes;
+  const end = alone ? ringEnd : Math.min(head.offsetBytes + SCAN_BYTES, ringEnd);
   for (let at = head.offsetBytes + PAGE_BYTES; at + PAGE_BYTES <= end; at += CHUNK_BYTES) {
     const bytes = await ring.view(at, Math.min(CHUNK_BYTES, end - at));
     for (let offset = 0; offset < bytes.length; offset += PAGE_BYTES) {

@@ -17,6 +17,8 @@ interface Session {
   /** One bit per request in (floor, floor + window], at its number modulo the window. */
   bits: Uint32Array;
   last: Position;
+  /** Sessions that were forgotten before this entry was made had their last record here at the latest. */
+  knownAfter: Position;
 }
 
 export class SessionTable {
@@ -30,12 +32,13 @@ export class SessionTable {
   }
 
   /** Notes a record of the log. To be called in log order; noting the same again changes nothing. */
-  note(session: bigint, request: number, position: Position): void {
+  note(session: bigint, request: number, at: Position): void {
     if (session === 0n) return;
+    const position = { epoch: at.epoch, seq: at.seq };
     let entry = this.sessions.get(session);
     if (entry === undefined) {
       if (this.sessions.size >= MAX_SESSIONS) this.forgetOldest();
-      entry = { floor: 0, bits: new Uint32Array(WINDOW_WORDS), last: position };
+      entry = { floor: 0, bits: new Uint32Array(WINDOW_WORDS), last: position, knownAfter: this.forgottenUpTo };
     } else {
       this.sessions.delete(session);
     }
@@ -57,11 +60,13 @@ export class SessionTable {
   }
 
   /**
-   * Whether the table still knows all that a session did that first attached at `since`. One that is not in the table
-   * did nothing, unless it may be among the forgotten ones: those did their last act at `forgottenUpTo` or before.
+   * Whether the table still knows all that a session did that first attached at `since`. What is not in the table was
+   * not done, unless the session may be among the forgotten ones: those did their last act at `forgottenUpTo` or
+   * before. One that is in the table may have been forgotten before its entry was made.
    */
   vouchesFor(session: bigint, since: Position): boolean {
-    return this.sessions.has(session) || comparePositions(since, this.forgottenUpTo) >= 0;
+    const knownAfter = this.sessions.get(session)?.knownAfter ?? this.forgottenUpTo;
+    return comparePositions(since, knownAfter) >= 0;
   }
 
   private forgetOldest(): void {
@@ -88,7 +93,9 @@ export class SessionTable {
         putNumber(view, at + 8, entry.floor);
         putNumber(view, at + 16, entry.last.epoch);
         putNumber(view, at + 24, entry.last.seq);
-        entry.bits.forEach((word, w) => view.setUint32(at + 32 + 4 * w, word, true));
+        putNumber(view, at + 32, entry.knownAfter.epoch);
+        putNumber(view, at + 40, entry.knownAfter.seq);
+        entry.bits.forEach((word, w) => view.setUint32(at + 48 + 4 * w, word, true));
       });
       pages.push(body);
     }
@@ -116,11 +123,12 @@ export class SessionTable {
       for (let i = 0; i < count; i++) {
         const at = 32 + i * SESSION_BYTES;
         const bits = new Uint32Array(WINDOW_WORDS);
-        for (let w = 0; w < WINDOW_WORDS; w++) bits[w] = view.getUint32(at + 32 + 4 * w, true);
+        for (let w = 0; w < WINDOW_WORDS; w++) bits[w] = view.getUint32(at + 48 + 4 * w, true);
         table.sessions.set(view.getBigUint64(at, true), {
           floor: getNumber(view, at + 8),
           bits,
           last: { epoch: getNumber(view, at + 16), seq: getNumber(view, at + 24) },
+          knownAfter: { epoch: getNumber(view, at + 32), seq: getNumber(view, at + 40) },
         });
       }
       if (table.sessions.size === total) return table;

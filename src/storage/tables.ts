@@ -30,6 +30,8 @@ export class StoreTables {
   private readonly zeroed: Set<number> = new Set();
   private readonly layout: Layout;
   private sessionsChanged = false;
+  /** Tracked pages that did not verify. They are left as they are until the loss is accepted. */
+  private damaged: number[] = [];
 
   constructor(layout: Layout, volumeId: Uint8Array) {
     this.layout = layout;
@@ -40,33 +42,36 @@ export class StoreTables {
 
   /** @returns the number of tracked pages that did not verify */
   async load(meta: MetaPages, layout: Layout, position: Position): Promise<number> {
-    let damaged = 0;
     const bodies: Array<Uint8Array | null> = [];
-    await meta.load(0, SESSION_PAGES, (_page, body) => {
-      if (body === null) damaged++;
+    await meta.load(0, SESSION_PAGES, (page, body) => {
+      if (body === null) this.damaged.push(page);
       bodies.push(body === null ? null : body.slice());
     });
     this.sessions = SessionTable.decode(bodies, position);
     const owedFirst = layout.bitmapFirstPage + OWED_SLOT * layout.pagesPerBitmap;
     await meta.load(owedFirst, layout.pagesPerBitmap, (page, body) => {
-      if (body === null) damaged++;
+      if (body === null) this.damaged.push(page);
       this.owed.decodePage(page - owedFirst, body);
     });
     const { checksumFirstPage } = layout;
     await meta.load(checksumFirstPage, layout.trackedPages - checksumFirstPage, (page, body) => {
-      if (body === null) damaged++;
+      if (body === null) this.damaged.push(page);
       this.checksums.decodePage(page - checksumFirstPage, body);
     });
-    return damaged;
+    return this.damaged.length;
   }
 
-  /** Changes the entries of a record's blocks. `crcs`: unseeded, one per payload block. */
-  applyBlocks(record: RecordFields, crcs: Uint32Array): void {
+  /**
+   * Changes the entries of a record's blocks. `crcs`: unseeded, one per payload block.
+   * @param replayed the record may have been applied before the crash: an entry of zero then says nothing about `data`,
+   * because pages are written later than the tail that they go with
+   */
+  applyBlocks(record: RecordFields, crcs: Uint32Array, replayed = false): void {
     const end = record.firstBlock + record.blockCount;
     if (record.kind === RECORD_KINDS.ZERO) {
       for (let block = record.firstBlock; block < end; block++) {
         // A block that was never written, or is owed already, has nothing new to be zeroed.
-        if (this.checksums.get(block) === ENTRY_ZERO) continue;
+        if (!replayed && this.checksums.get(block) === ENTRY_ZERO) continue;
         this.checksums.set(block, ENTRY_ZERO);
         this.owed.set(block);
         this.zeroed.delete(block);
@@ -91,6 +96,10 @@ export class StoreTables {
     if (this.owed.has(block)) this.zeroed.add(block);
   }
 
+  get zeroedCount(): number {
+    return this.zeroed.size;
+  }
+
   isZeroed(block: number): boolean {
     return this.zeroed.has(block);
   }
@@ -110,6 +119,16 @@ export class StoreTables {
     if (!this.sessionsChanged) return null;
     this.sessionsChanged = false;
     return this.sessions.encode();
+  }
+
+  /** The loss is accepted: pages that did not verify are written anew, with what is left of their content. */
+  renewDamaged(): void {
+    const { bitmapFirstPage, pagesPerBitmap, checksumFirstPage } = this.layout;
+    for (const page of this.damaged.splice(0)) {
+      if (page < bitmapFirstPage) this.sessionsChanged = true;
+      else if (page < checksumFirstPage) this.owed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
+      else this.checksums.touch(page - checksumFirstPage);
+    }
   }
 
   /** Everything else that changed. Its content is encoded when it is asked for: later is as good (replay ends the same). */

@@ -118,7 +118,7 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
     await syncFolder(dirname(where));
   } catch (error) {
     // Only what this call made is removed: the marker says that the files are ours.
-    if (await exists(join(where, MARKER))) await removeFiles(where).catch(() => {});
+    if (lock !== null && (await exists(join(where, MARKER)))) await removeFiles(where).catch(() => {});
     lock?.release({ remove: madeFolder });
     if (madeFolder && lock !== null) await rmdir(where).catch(() => {});
     throw asHoldfastError(error, { operation, volume: where });

@@ -40,12 +40,10 @@ blockDeviceContract('store on worker threads', async () => {
 });
 
 // One server for all cases: each gets its volume as it would be new.
-const server = await ServerProcess.start(join(base, 'served'), ['--size', `${SIZE}`]);
+const server = (await ServerProcess.start(join(base, 'served'), ['--size', `${SIZE}`])).unref();
 
 blockDeviceContract('client over a real server', async () => {
   const device = await connect(server.url, { connections: 2 });
   await device.zero(0, SIZE);
   return { device, done: () => device.close() };
 });
-
-process.once('beforeExit', () => void server.kill('SIGTERM'));

@@ -87,8 +87,8 @@ layouts('numbers of the largest volume', () => {
   const l = layoutOf(16 * TiB);
   assert.is(l.blocks, 2 ** 32);
   assert.is(l.pagesPerBitmap, 132_105);
-  assert.is(l.checksumFirstPage, 41 + 16 * 132_105);
-  assert.is(l.trackedPages, 41 + 16 * 132_105 + 4_227_331);
+  assert.is(l.checksumFirstPage, 47 + 16 * 132_105);
+  assert.is(l.trackedPages, 47 + 16 * 132_105 + 4_227_331);
   assert.is(l.mapPages, 391);
   // The superblock of slot 1 is looked for within the first 1 024 pages when slot 0 is torn.
   assert.ok(l.mapPages + 1 < 1024);

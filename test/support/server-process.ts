@@ -69,6 +69,13 @@ export class ServerProcess {
     return new ServerProcess(child, await listening, exited);
   }
 
+  /** This process may end while the server runs; it is killed then. */
+  unref(): this {
+    this.child.unref();
+    for (const stream of [this.child.stdout, this.child.stderr]) (stream as unknown as { unref(): void }).unref();
+    return this;
+  }
+
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
     this.child.kill(signal);
     return this.exited;
