@@ -15,6 +15,7 @@ export class Progress {
   private readonly startedAt = Date.now();
   private bar: SingleBar | null = null;
   private nextTenth = 1;
+  private nextSecond = 1;
 
   constructor(label: string) {
     this.label = label;
@@ -22,9 +23,8 @@ export class Progress {
 
   update(doneBytes: number, totalBytes: number): void {
     const elapsedMs = Date.now() - this.startedAt;
-    if (elapsedMs < 1000 && doneBytes < totalBytes) return;
+    if (elapsedMs < 1000) return;
     if (process.stderr.isTTY) {
-      if (elapsedMs < 1000 && this.bar === null) return;
       if (this.bar === null) {
         const format = `${this.label} {bar} {percentage}% | {done} of {size} | {rate}/s | {left} left`;
         this.bar = new SingleBar({ format, stream: process.stderr, hideCursor: true });
@@ -37,6 +37,14 @@ export class Progress {
       this.nextTenth = tenth + 1;
       process.stderr.write(`${this.label} ${tenth * 10}% | ${p.done} of ${p.size} | ${p.rate}/s | ${p.left} left\n`);
     }
+  }
+
+  /** For work whose end is not known: at most one line a second. */
+  note(doneBytes: number): void {
+    const elapsedSeconds = Math.floor((Date.now() - this.startedAt) / 1000);
+    if (elapsedSeconds < this.nextSecond) return;
+    this.nextSecond = elapsedSeconds + 1;
+    process.stderr.write(`${this.label}: ${formatBytes(doneBytes)} so far, ${elapsedSeconds} s\n`);
   }
 
   private payload(doneBytes: number, totalBytes: number): { done: string; size: string; rate: string; left: string } {

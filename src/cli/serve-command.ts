@@ -34,7 +34,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     readOnly: flags.readOnly ?? false,
     durable,
     log,
-    progress: (bytes) => progress.update(bytes, Math.max(bytes, 1)),
+    progress: (bytes) => progress.note(bytes),
     prepare: async (pool) => {
       if (flags.size === undefined || (await isVolume(dir))) return;
       const { size, name, allowSparse, durability } = flags;

@@ -79,7 +79,7 @@ async function create(dir: string, flags: CreateFlags): Promise<void> {
 async function withVolume<T>(pool: IoPool, dir: string, run: (volume: OpenVolume) => Promise<T>): Promise<T> {
   const progress = new Progress('replaying the journal');
   const volume = await openVolume(dir, pool, {
-    progress: (bytes) => progress.update(bytes, Math.max(bytes, 1)),
+    progress: (bytes) => progress.note(bytes),
   });
   progress.stop();
   try {

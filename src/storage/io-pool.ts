@@ -62,7 +62,7 @@ export class IoPool {
       const { port1, port2 } = new MessageChannel();
       port1.on('message', () => this.drain(ring));
       this.ports.push(port1);
-      const task: IoWorkerTask = { ring: ring.memory, arena: this.arena.memory, port: port2, spinMicros: 0 };
+      const task: IoWorkerTask = { ring: ring.memory, arena: this.arena.memory, port: port2 };
       const run: Promise<unknown> = this.pool.run(task, { transferList: [port2] });
       this.tasks.push(run.then(() => lost(null), lost));
     }

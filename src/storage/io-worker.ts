@@ -18,8 +18,6 @@ export interface IoWorkerTask {
   arena: SharedArrayBuffer;
   /** Where a sleeping main thread is told that something is complete. */
   port: MessagePort;
-  /** Microseconds to look at the ring before going to sleep. */
-  spinMicros: number;
 }
 
 const ZEROS = new Uint8Array(MiB);
@@ -35,7 +33,6 @@ class IoWorker {
   private readonly arena: Uint8Array;
   private readonly memory: SharedArrayBuffer;
   private readonly port: MessagePort;
-  private readonly spinMicros: number;
   private operations = 0;
 
   constructor(task: IoWorkerTask) {
@@ -43,7 +40,6 @@ class IoWorker {
     this.memory = task.arena;
     this.arena = new Uint8Array(task.arena);
     this.port = task.port;
-    this.spinMicros = task.spinMicros;
   }
 
   run(): number {
@@ -76,7 +72,6 @@ class IoWorker {
         if (Atomics.compareExchange(control, CONTROL.HEAD, head, (head + 1) | 0) === head) return id;
         continue;
       }
-      if (this.spinMicros > 0 && this.spin(head)) continue;
       const wake = Atomics.load(control, CONTROL.WAKE);
       Atomics.add(control, CONTROL.SLEEPERS, 1);
       // The main thread publishes the tail before it looks for sleepers, so one of the two sees the other.
@@ -85,14 +80,6 @@ class IoWorker {
       }
       Atomics.sub(control, CONTROL.SLEEPERS, 1);
     }
-  }
-
-  private spin(head: number): boolean {
-    const end = process.hrtime.bigint() + BigInt(this.spinMicros) * 1000n;
-    do {
-      for (let i = 0; i < 50; i++) if (Atomics.load(this.ring.control, CONTROL.TAIL) !== head) return true;
-    } while (process.hrtime.bigint() < end);
-    return false;
   }
 
   private complete(id: number, errno: number, value: number): void {

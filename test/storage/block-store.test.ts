@@ -137,7 +137,7 @@ const crash = suite('store: crash images');
  * Records a short workload, then opens what a crash at each point may leave and checks: everything acknowledged
  * before is there, everything else is old or new as a whole.
  */
-async function crashRun(seed: number, operations: number, images: number): Promise<void> {
+async function crashRun(seed: number, operations: number, images: number | 'every prefix'): Promise<void> {
   const random = new Random(seed);
   const disk = await formatted(SMALL, seed);
   const start = copyOf(disk.files);
@@ -169,8 +169,9 @@ async function crashRun(seed: number, operations: number, images: number): Promi
   );
   await o.close();
   const arena = newArena();
-  for (let n = 0; n < images; n++) {
-    const prefix = Math.floor((n / images) * disk.events.length) + random.below(3);
+  const count = images === 'every prefix' ? disk.events.length + 1 : images;
+  for (let n = 0; n < count; n++) {
+    const prefix = images === 'every prefix' ? n : Math.floor((n / count) * disk.events.length) + random.below(3);
     const image = crashImage(start, disk.events, Math.min(prefix, disk.events.length), random);
     const after = await opened(reborn(image, seed + n, arena));
     assert.is(after.store.health, 'good', `seed ${seed} prefix ${prefix}: ${after.store.healthReason}`);
@@ -200,6 +201,7 @@ async function crashRun(seed: number, operations: number, images: number): Promi
 }
 
 for (const seed of [1, 2, 3, 4]) crash(`every acknowledged write survives, seed ${seed}`, () => crashRun(seed, 12, 40));
+crash('every prefix of a short workload', () => crashRun(5, 2, 'every prefix'));
 crash.run();
 
 const faults = suite('store: n-th fault');
