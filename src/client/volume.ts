@@ -7,6 +7,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import type { BlockDevice, CallOptions, Extent, ExtentOptions } from '../base/device.ts';
+import { checkCall } from '../base/check-call.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB, type Part, split, splitZero } from '../base/units.ts';
 import {
@@ -154,23 +155,7 @@ export class Volume implements BlockDevice {
   }
 
   private check(operation: string, offsetBytes: number, lengthBytes: number): void {
-    const where = { operation, offsetBytes, lengthBytes, volume: this.name };
-    if (this.closed) throw new HoldfastError('CLOSED', where);
-    if (
-      !Number.isSafeInteger(offsetBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      offsetBytes < 0 ||
-      lengthBytes < 0
-    ) {
-      const remedy = 'offsets and lengths are whole bytes, not negative';
-      throw new HoldfastError('INVALID_ARGUMENT', { ...where, remedy });
-    }
-    if (offsetBytes + lengthBytes > this.sizeBytes) {
-      throw new HoldfastError('OUT_OF_RANGE', { ...where, detail: `the volume has ${this.sizeBytes} bytes` });
-    }
-    if (this.readOnly && (operation === 'write' || operation === 'zero' || operation === 'trim')) {
-      throw new HoldfastError('READ_ONLY', where);
-    }
+    checkCall(this, this.closed, operation, offsetBytes, lengthBytes);
   }
 
   /** The connection with the least to do; a connected one before one that is not. */

@@ -4,6 +4,7 @@
  * Guarantees: those of BlockDevice; long operations are cut by `split`, a bounded number of parts is under way.
  */
 import type { BlockDevice, CallOptions, Extent, ExtentOptions } from '../base/device.ts';
+import { checkCall } from '../base/check-call.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, type Part, split, splitZero } from '../base/units.ts';
 import type { Done, ServedVolume } from '../replication/served-volume.ts';
@@ -108,25 +109,7 @@ export class LocalDevice implements BlockDevice {
   }
 
   private check(operation: string, offsetBytes: number, lengthBytes: number): void {
-    const where = { operation, offsetBytes, lengthBytes };
-    if (this.closed) throw new HoldfastError('CLOSED', where);
-    if (
-      !Number.isSafeInteger(offsetBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      offsetBytes < 0 ||
-      lengthBytes < 0
-    ) {
-      throw new HoldfastError('INVALID_ARGUMENT', {
-        ...where,
-        remedy: 'offsets and lengths are whole bytes, not negative',
-      });
-    }
-    if (offsetBytes + lengthBytes > this.sizeBytes) {
-      throw new HoldfastError('OUT_OF_RANGE', { ...where, detail: `the volume has ${this.sizeBytes} bytes` });
-    }
-    if (this.readOnly && (operation === 'write' || operation === 'zero' || operation === 'trim')) {
-      throw new HoldfastError('READ_ONLY', where);
-    }
+    checkCall(this, this.closed, operation, offsetBytes, lengthBytes);
   }
 
   private async take(pages: number): Promise<Slot> {

@@ -2,8 +2,9 @@
  * The checksum entry of every block, in memory, over the tracked pages of `meta`. Pure.
  *
  * Guarantees: memory is taken only for parts of the volume that hold data, 4 bytes a block; every page with a changed
- * entry is named by `takeDirty` exactly until it was handed out for writing.
+ * entry is named by `changed` exactly until it was handed out for writing.
  */
+import { ChangedPages } from './changed-pages.ts';
 import { ENTRY_LOST, ENTRY_ZERO } from '../base/checksum.ts';
 import { CHECKSUMS_PER_PAGE } from './layout.ts';
 
@@ -12,8 +13,9 @@ const ENTRIES_PER_SEGMENT = PAGES_PER_SEGMENT * CHECKSUMS_PER_PAGE;
 
 export class ChecksumTable {
   readonly blocks: number;
+  /** Pages (counted from the table's first) that changed and are to be written. */
+  readonly changed: ChangedPages = new ChangedPages();
   private readonly segments: Array<Uint32Array | undefined>;
-  private readonly dirty: Set<number> = new Set();
 
   constructor(blocks: number) {
     this.blocks = blocks;
@@ -36,7 +38,7 @@ export class ChecksumTable {
     const at = block - index * ENTRIES_PER_SEGMENT;
     if (segment[at] === entry) return;
     segment[at] = entry;
-    this.dirty.add(Math.floor(block / CHECKSUMS_PER_PAGE));
+    this.changed.touch(Math.floor(block / CHECKSUMS_PER_PAGE));
   }
 
   /** Copies entries of `count` blocks into `into`. @returns whether any of them is not zero */
@@ -64,22 +66,6 @@ export class ChecksumTable {
       }
     }
     return limit;
-  }
-
-  /** Index of the pages (counted from the table's first) that changed since they were last taken. */
-  takeDirty(): number[] {
-    const pages = [...this.dirty].sort((a, b) => a - b);
-    this.dirty.clear();
-    return pages;
-  }
-
-  /** Has the page written again though nothing in it changed. */
-  touch(page: number): void {
-    this.dirty.add(page);
-  }
-
-  get dirtyPages(): number {
-    return this.dirty.size;
   }
 
   /** Writes a page's entries into a page body. */

@@ -2,8 +2,9 @@
  * A bitmap of blocks: those that an absent replica lacks, those still owed zeros, those a mark counts. Pure.
  *
  * Guarantees: memory is taken page by page (32 512 blocks) where bits are set; walking it never visits empty pages bit
- * by bit; `count` is exact; every changed page is named by `takeDirty` until it was handed out.
+ * by bit; `count` is exact; every changed page is named by `changed` until it was handed out.
  */
+import { ChangedPages } from './changed-pages.ts';
 import { BITS_PER_PAGE, PAGE_BODY_BYTES } from './layout.ts';
 
 const WORDS = PAGE_BODY_BYTES / 4;
@@ -16,9 +17,10 @@ export interface Run {
 
 export class DirtyBitmap {
   readonly blocks: number;
+  /** Pages (counted from the table's first) that changed and are to be written. */
+  readonly changed: ChangedPages = new ChangedPages();
   private readonly pages: Map<number, Uint32Array> = new Map();
-  private readonly dirty: Set<number> = new Set();
-  private set_ = 0;
+  private bits = 0;
 
   constructor(blocks: number) {
     this.blocks = blocks;
@@ -26,7 +28,7 @@ export class DirtyBitmap {
 
   /** Bits that are set. */
   get count(): number {
-    return this.set_;
+    return this.bits;
   }
 
   has(block: number): boolean {
@@ -46,8 +48,8 @@ export class DirtyBitmap {
     const word = page[bit >>> 5]!;
     if ((word & mask) !== 0) return false;
     page[bit >>> 5] = word | mask;
-    this.set_++;
-    this.dirty.add(number);
+    this.bits++;
+    this.changed.touch(number);
     return true;
   }
 
@@ -61,8 +63,8 @@ export class DirtyBitmap {
     const word = page[bit >>> 5]!;
     if ((word & mask) === 0) return false;
     page[bit >>> 5] = word & ~mask;
-    this.set_--;
-    this.dirty.add(number);
+    this.bits--;
+    this.changed.touch(number);
     return true;
   }
 
@@ -93,21 +95,6 @@ export class DirtyBitmap {
     return -1;
   }
 
-  takeDirty(): number[] {
-    const pages = [...this.dirty].sort((a, b) => a - b);
-    this.dirty.clear();
-    return pages;
-  }
-
-  /** Has the page written again though nothing in it changed. */
-  touch(page: number): void {
-    this.dirty.add(page);
-  }
-
-  get dirtyPages(): number {
-    return this.dirty.size;
-  }
-
   encodePage(page: number, body: Uint8Array): void {
     const words = this.pages.get(page);
     if (words !== undefined) new Uint32Array(body.buffer, body.byteOffset, WORDS).set(words);
@@ -124,8 +111,8 @@ export class DirtyBitmap {
     } else {
       words.set(new Uint32Array(body.buffer, body.byteOffset, WORDS));
     }
-    this.set_ -= popCount(this.pages.get(page));
-    this.set_ += popCount(words);
+    this.bits -= popCount(this.pages.get(page));
+    this.bits += popCount(words);
     this.pages.set(page, words);
   }
 }

@@ -126,8 +126,8 @@ export class StoreTables {
     const { bitmapFirstPage, pagesPerBitmap, checksumFirstPage } = this.layout;
     for (const page of this.damaged.splice(0)) {
       if (page < bitmapFirstPage) this.sessionsChanged = true;
-      else if (page < checksumFirstPage) this.owed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
-      else this.checksums.touch(page - checksumFirstPage);
+      else if (page < checksumFirstPage) this.owed.changed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
+      else this.checksums.changed.touch(page - checksumFirstPage);
     }
   }
 
@@ -137,8 +137,8 @@ export class StoreTables {
     const owedFirst = bitmapFirstPage + OWED_SLOT * pagesPerBitmap;
     const pages = [
       ...(sessions ?? []).map((_, i) => i),
-      ...this.owed.takeDirty().map((page) => owedFirst + page),
-      ...this.checksums.takeDirty().map((page) => checksumFirstPage + page),
+      ...this.owed.changed.take().map((page) => owedFirst + page),
+      ...this.checksums.changed.take().map((page) => checksumFirstPage + page),
     ];
     const fill = (page: number, body: Uint8Array): void => {
       if (page < bitmapFirstPage) body.set(sessions![page]!);

@@ -69,12 +69,12 @@ tables('changed pages are named once, and only the changed ones', () => {
   table.set(CHECKSUMS_PER_PAGE - 1, 6);
   table.set(CHECKSUMS_PER_PAGE, 7);
   table.set(BLOCKS - 1, ENTRY_ZERO);
-  assert.is(table.dirtyPages, 3);
-  assert.equal(table.takeDirty(), [0, 1, 64]);
+  assert.is(table.changed.size, 3);
+  assert.equal(table.changed.take(), [0, 1, 64]);
   table.set(SEGMENT, 5);
-  assert.equal(table.takeDirty(), []);
+  assert.equal(table.changed.take(), []);
   table.set(SEGMENT, ENTRY_ZERO);
-  assert.equal(table.takeDirty(), [64]);
+  assert.equal(table.changed.take(), [64]);
 });
 
 tables('memory is taken where there is data', () => {
@@ -100,13 +100,13 @@ pages('round trip through page bodies', () => {
     fc.property(changes, (list) => {
       const [table, model] = tableOf(list);
       const after = new ChecksumTable(BLOCKS);
-      for (const page of table.takeDirty()) {
+      for (const page of table.changed.take()) {
         const bytes = body();
         table.encodePage(page, bytes);
         after.decodePage(page, bytes);
       }
       for (const [b, value] of model) assert.is(after.get(b), value);
-      assert.equal(after.takeDirty(), [], 'what was read is not changed');
+      assert.equal(after.changed.take(), [], 'what was read is not changed');
     }),
     { numRuns: 50 },
   );

@@ -79,7 +79,7 @@ bitmaps('a run goes on over the edge of a page', () => {
   for (let b = BITS_PER_PAGE - 2; b < BITS_PER_PAGE + 3; b++) bitmap.set(b);
   assert.equal(bitmap.nextRun(0, 1000), { first: BITS_PER_PAGE - 2, count: 5 });
   assert.equal(bitmap.nextRun(BITS_PER_PAGE, 1000), { first: BITS_PER_PAGE, count: 3 });
-  assert.equal(bitmap.takeDirty(), [0, 1]);
+  assert.equal(bitmap.changed.take(), [0, 1]);
 });
 
 bitmaps('the last block, and nothing behind it', () => {
@@ -105,15 +105,15 @@ bitmaps('changed pages are named once, in order; what changes nothing names none
   const bitmap = new DirtyBitmap(BLOCKS);
   bitmap.set(2 * BITS_PER_PAGE);
   bitmap.set(5);
-  assert.is(bitmap.dirtyPages, 2);
-  assert.equal(bitmap.takeDirty(), [0, 2]);
-  assert.equal(bitmap.takeDirty(), []);
+  assert.is(bitmap.changed.size, 2);
+  assert.equal(bitmap.changed.take(), [0, 2]);
+  assert.equal(bitmap.changed.take(), []);
   bitmap.set(5);
   bitmap.clear(6);
   bitmap.clear(BITS_PER_PAGE);
-  assert.equal(bitmap.takeDirty(), []);
+  assert.equal(bitmap.changed.take(), []);
   bitmap.clear(5);
-  assert.equal(bitmap.takeDirty(), [0]);
+  assert.equal(bitmap.changed.take(), [0]);
 });
 
 const pages = suite('dirty bitmap: pages');
@@ -133,7 +133,7 @@ pages('round trip through page bodies', () => {
       }
       assert.is(after.count, set.length);
       for (const b of set) assert.ok(after.has(b));
-      assert.equal(after.takeDirty(), [], 'what was read is not changed');
+      assert.equal(after.changed.take(), [], 'what was read is not changed');
     }),
     { numRuns: 50 },
   );
