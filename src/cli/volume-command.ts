@@ -176,12 +176,16 @@ async function flatten(volume: OpenVolume): Promise<void> {
   const { store } = volume;
   const total = store.owedBlocks;
   const progress = new Progress('writing owed zeros');
-  for (let run = store.nextOwed(0, 256); run !== null; run = store.nextOwed(run.first, 256)) {
-    await store.zeroOwed(run.first, run.count);
-    progress.update((run.first + run.count) * BLOCK_BYTES, store.sizeBytes);
+  // What was written is settled by a checkpoint, a part at a time.
+  for (let before = Infinity; store.owedBlocks > 0 && store.owedBlocks < before;) {
+    before = store.owedBlocks;
+    for (let run = store.nextOwed(0, 256); run !== null; run = store.nextOwed(run.first, 256)) {
+      await store.zeroOwed(run.first, run.count);
+    }
+    await store.checkpoint();
+    progress.update((total - store.owedBlocks) * BLOCK_BYTES, total * BLOCK_BYTES);
   }
   progress.stop();
-  await store.checkpoint();
   if (total > 0 && store.owedBlocks > 0)
     throw new HoldfastError('IO_ERROR', { operation: 'flatten', volume: volume.dir });
 }

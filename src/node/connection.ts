@@ -25,31 +25,14 @@ import {
 import { MESSAGES, REPLY_BIT, SESSION_WINDOW } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
 import type { Attachment, Expired, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
-import type { Arena, Slot } from '../storage/arena.ts';
+import type { Slot } from '../storage/arena.ts';
+import type { ConnectionHost } from './connection-host.ts';
+import { HandOver } from './hand-over.ts';
 import { ReplyWriter } from './reply-writer.ts';
 import { readIntoUserBuffer } from './user-buffer-socket.ts';
 
-/** Bounds on a connection. All of them are settings of the server. */
-export interface ConnectionLimits {
-  maxInFlightBytes: number;
-  maxInFlightRequests: number;
-  /** HELLO has to come within it. */
-  handshakeMs: number;
-  /** A frame that has begun has to go on, and a reply has to be taken, within it. */
-  stallMs: number;
-}
-
-export interface ConnectionHost {
-  readonly arena: Arena;
-  readonly limits: ConnectionLimits;
-  readonly serverName: string;
-  volume(name: string): ServedVolume;
-  volumes(): ServedVolume[];
-  log(level: 'info' | 'warn', message: string, fields: object): void;
-  closed(connection: Connection): void;
-}
-
 const KEEP_FREE_SHARE = 0.25;
+const EXTENTS_PER_TURN = 8;
 
 interface Session {
   session: bigint;
@@ -76,6 +59,7 @@ export class Connection {
   private inFlightBytes = 0;
   private lastProgressMs: number;
   private ended = false;
+  private readonly handOver = new HandOver();
   private paused = false;
   /** What a paused connection has received and not taken. */
   private rest: Uint8Array | null = null;
@@ -337,16 +321,30 @@ export class Connection {
       case MESSAGES.WRITE.number:
         return this.write(volume, h, payload);
       case MESSAGES.FLUSH.number:
-        return volume.flush(done);
+        return this.handOver.after(() => volume.flush(done));
       case MESSAGES.ZERO.number:
         return volume.zero(this.attachment, requestId, offset, count, done, this.expiryOf(h));
       case MESSAGES.TRIM.number:
         return volume.trim(this.attachment, requestId, offset, count, done, this.expiryOf(h));
       default: {
         const limit = decodeExtentsRequest(payload);
-        return this.answer(requestId, type, encodeExtents(volume.extents(offset, count, limit)));
+        return this.extents(volume, requestId, offset, count, limit);
       }
     }
+  }
+
+  /** Each walks a part of the tables, so only a few are answered in a turn of the event loop. */
+  private extents(volume: ServedVolume, requestId: number, offset: number, count: number, limit: number): void {
+    const weight = this.host.limits.maxInFlightBytes / EXTENTS_PER_TURN;
+    this.inFlightBytes += weight;
+    setImmediate(() => {
+      this.inFlightBytes -= weight;
+      try {
+        this.answer(requestId, MESSAGES.EXTENTS.number, encodeExtents(volume.extents(offset, count, limit)));
+      } catch (error) {
+        this.fail(requestId, MESSAGES.EXTENTS.number, asHoldfastError(error));
+      }
+    });
   }
 
   private expiryOf(h: FrameHeader): Expired | undefined {
@@ -443,8 +441,13 @@ export class Connection {
     const use = (slot: Slot): void => {
       slot.payload.set(payload, at);
       volume.write(this.attachment, requestId, offset, count, slot, false, done, expired);
+      this.handOver.done(requestId);
     };
-    this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), this.deadlineOf(h), use, done);
+    this.handOver.wait(requestId);
+    this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), this.deadlineOf(h), use, (error) => {
+      done(error);
+      this.handOver.done(requestId);
+    });
   }
 
   // --- replies ------------------------------------------------------------------------------------------------------

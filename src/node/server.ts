@@ -9,7 +9,8 @@ import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
-import { Connection, type ConnectionHost, type ConnectionLimits } from './connection.ts';
+import { Connection } from './connection.ts';
+import type { ConnectionHost, ConnectionLimits } from './connection-host.ts';
 import { PACKAGE_VERSION } from './version.ts';
 
 export const DEFAULT_LIMITS: ConnectionLimits = {

@@ -16,16 +16,17 @@ import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
 import { Edges, Scratch } from './edges.ts';
+import { extentsOf } from './extents.ts';
 import { Flushes } from './flushes.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type SoloAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
 
-/** Blocks that one call of `extents` looks at: it bounds the work of one turn. */
-const EXTENT_SCAN_BLOCKS = 262_144;
 /** Blocks of owed zeros written at a time. */
 const ZERO_RUN_BLOCKS = 256;
+/** Blocks that operations under way may be on: it bounds the lock's memory, and the work of one turn. */
+const MAX_LOCKED_BLOCKS = 65_536;
 const NO_SESSION = 0n;
 
 const NEVER: Expired = () => false;
@@ -138,23 +139,9 @@ export class SoloVolume implements ServedVolume {
   extents(offsetBytes: number, lengthBytes: number, limit: number): Extent[] {
     const refusal = this.refusal('extents', offsetBytes, lengthBytes, Infinity, false);
     if (refusal !== null) throw refusal;
-    const end = offsetBytes + lengthBytes;
-    const endBlock = Math.ceil(end / BLOCK_BYTES);
-    let block = Math.floor(offsetBytes / BLOCK_BYTES);
-    const scanEnd = Math.min(endBlock, block + EXTENT_SCAN_BLOCKS);
-    const extents: Extent[] = [];
-    while (block < scanEnd) {
-      const hole = this.isHole(block);
-      let next = block + 1;
-      if (this.unapplied === 0) next = this.store.runEnd(block, scanEnd);
-      else while (next < scanEnd && this.isHole(next) === hole) next++;
-      const from = Math.max(block * BLOCK_BYTES, offsetBytes);
-      const to = Math.min(next * BLOCK_BYTES, end);
-      if (extents.length === limit) break;
-      extents.push({ offsetBytes: from, lengthBytes: to - from, kind: hole ? 'hole' : 'data' });
-      block = next;
-    }
-    return extents;
+    const runEnd = (block: number, most: number): number => this.store.runEnd(block, most);
+    const view = { isHole: (block: number) => this.isHole(block), runEnd: this.unapplied === 0 ? runEnd : null };
+    return extentsOf(view, offsetBytes, lengthBytes, limit);
   }
 
   /** By what is acknowledged, applied or not. */
@@ -304,7 +291,7 @@ export class SoloVolume implements ServedVolume {
         queueMicrotask(() => mutation.done(refusal));
         return true;
       }
-      if (!this.store.hasRoom(payloadBlocks)) return false;
+      if (!this.store.hasRoom(payloadBlocks) || this.lockIsFull(mutation.count)) return false;
       run();
       return true;
     };
@@ -312,6 +299,12 @@ export class SoloVolume implements ServedVolume {
       mutation.token ||= this.flushes.later();
       this.waitingForRoom.push(attempt);
     }
+  }
+
+  /** Records of zeros are large for the lock and small for the journal, so the lock has a bound of its own. */
+  private lockIsFull(blocks: number): boolean {
+    const { busyBlocks } = this.lock;
+    return busyBlocks > 0 && this.unapplied > 0 && busyBlocks + blocks > MAX_LOCKED_BLOCKS;
   }
 
   private roomAgain(): void {
@@ -373,9 +366,10 @@ export class SoloVolume implements ServedVolume {
       this.arena.release(record.slot);
       this.fence.settled();
       this.wakeIdle();
+      if (this.waitingForRoom.length > 0) this.roomAgain();
     };
     // A store that failed applies nothing more; whoever waits behind this record hears of it from the store.
-    if (this.store.failed !== null) over();
+    if (this.store.failed !== null) queueMicrotask(over);
     else this.store.apply(record, over);
   }
 

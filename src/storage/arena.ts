@@ -51,6 +51,7 @@ export class Arena {
   private readonly free: Slot[][];
   private readonly waiting: Array<Array<() => void>>;
   private readonly total: number[];
+  private waking = false;
 
   constructor(sizeBytes: number) {
     const pages = Math.ceil(sizeBytes / 65536);
@@ -92,10 +93,28 @@ export class Arena {
     if (!slot.inUse) throw new Error('arena slot released twice');
     slot.inUse = false;
     this.free[slot.classIndex]!.push(slot);
-    // Whoever is woken may want none any more: go on until the slots or the waiters are used up.
-    const free = this.free[slot.classIndex]!;
-    const waiting = this.waiting[slot.classIndex]!;
-    while (free.length > 0 && waiting.length > 0) waiting.shift()!();
+    this.wake();
+  }
+
+  /**
+   * Calls waiters while there are slots: whoever is woken may want none any more. Waiters release slots themselves, so
+   * only the outermost call goes round: thousands that are refused in a row must not pile up on the stack.
+   */
+  private wake(): void {
+    if (this.waking) return;
+    this.waking = true;
+    try {
+      for (let woken = true; woken;) {
+        woken = false;
+        for (let index = 0; index < CLASSES.length; index++) {
+          const free = this.free[index]!;
+          const waiting = this.waiting[index]!;
+          for (; free.length > 0 && waiting.length > 0; woken = true) waiting.shift()!();
+        }
+      }
+    } finally {
+      this.waking = false;
+    }
   }
 
   /** Calls back once when a slot for so many blocks may be free; the callee tries `take` again. */

@@ -174,6 +174,9 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   };
   // What was replayed is synced before the tail passes it; only then does the new epoch begin.
   if (recovered !== null && recovered.batches > 0) await io((done) => files.sync('data', done));
+  // The superblock was read from the page cache and may never have reached the disk: the other slot must not be
+  // overwritten before it has.
+  await io((done) => files.sync('meta', done));
   const { pages, fill } = tables.takeDirty(tables.takeSessions());
   await meta.commit(superblock, pages, fill);
   const durable = o.durable ?? found.durable;

@@ -122,6 +122,12 @@ async function damageBehind(
   if (lastFound < superblock.headBatchNo) {
     return `the journal ends at batch ${lastFound}, but batch ${superblock.headBatchNo} was durable when the superblock was written`;
   }
+  const next = decodeBatchHeader(await ring.view(head.offsetBytes, PAGE_BYTES), 0, superblock.diskId);
+  const nextBytes = next?.batchNo === head.batchNo ? next.lengthBytes : PAGE_BYTES;
+  if (!superblock.clean && ring.hasUnreadable(head.offsetBytes, nextBytes)) {
+    // Whether a batch was there cannot be told any more.
+    return `the journal cannot be read behind batch ${lastFound}`;
+  }
   if (superblock.clean && !replayed && !alone) return null;
   const ringEnd = superblock.tail.offsetBytes + layout.journalBytes;
   const end = alone ? ringEnd : Math.min(head.offsetBytes + SCAN_BYTES, ringEnd);
@@ -144,6 +150,8 @@ class RingReader {
   private readonly staging: Slot;
   private window = new Uint8Array(0);
   private windowAt = 0;
+  /** Positions of pages that gave an error. */
+  private readonly unreadable: Set<number> = new Set();
 
   constructor(files: Files, layout: Layout, staging: Slot) {
     this.files = files;
@@ -157,13 +165,37 @@ class RingReader {
       const want = Math.min(Math.max(length, MiB), MAX_BATCH_BYTES + MiB, this.ringBytes);
       const window = new Uint8Array(Math.max(want, length));
       await this.transfer(at, window.length, async (position, offset, bytes) => {
-        await io((done) => this.files.read('journal', bytes, position, done));
+        await this.read(position, bytes);
         window.set(bytes, offset);
       });
       this.window = window;
       this.windowAt = at;
     }
     return this.window.subarray(at - this.windowAt, at - this.windowAt + length);
+  }
+
+  /** A page that cannot be read costs itself, not its neighbours: the window reads ahead of what is needed. */
+  private async read(position: number, bytes: Uint8Array): Promise<void> {
+    const whole = await this.tryRead(position, bytes);
+    for (let at = 0; !whole && at < bytes.length; at += PAGE_BYTES) {
+      const page = bytes.subarray(at, at + PAGE_BYTES);
+      if (await this.tryRead(position + at, page)) continue;
+      page.fill(0);
+      this.unreadable.add(position + at);
+    }
+  }
+
+  private tryRead(position: number, bytes: Uint8Array): Promise<boolean> {
+    return new Promise((resolve) => this.files.read('journal', bytes, position, (error) => resolve(error === null)));
+  }
+
+  /** Whether a page of [at, at + length) could not be read. */
+  hasUnreadable(at: number, length: number): boolean {
+    if (this.unreadable.size === 0) return false;
+    for (let offset = 0; offset < length; offset += PAGE_BYTES) {
+      if (this.unreadable.has((at + offset) % this.ringBytes)) return true;
+    }
+    return false;
   }
 
   /** Writes back bytes of the window, exactly as they were read. */

@@ -9,7 +9,7 @@ import { ENTRY_ZERO, entryOf, volumeSeed } from '../base/checksum.ts';
 import type { Position } from '../base/position.ts';
 import { ChecksumTable } from './checksum-table.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
-import { type Layout, OWED_SLOT, SESSION_PAGES } from './layout.ts';
+import { type Layout, OWED_SLOT, PAGE_BODY_BYTES, SESSION_PAGES } from './layout.ts';
 import type { MetaPages } from './meta-pages.ts';
 import { RECORD_KINDS, type RecordFields } from './record.ts';
 import { SessionTable } from './session-table.ts';
@@ -32,6 +32,8 @@ export class StoreTables {
   private sessionsChanged = false;
   /** Tracked pages that did not verify. They are left as they are until the loss is accepted. */
   private damaged: number[] = [];
+  /** Session pages to be written at the least, empty ones too: those that did not verify. */
+  private leastSessionPages = 0;
 
   constructor(layout: Layout, volumeId: Uint8Array) {
     this.layout = layout;
@@ -118,15 +120,19 @@ export class StoreTables {
   takeSessions(): Uint8Array[] | null {
     if (!this.sessionsChanged) return null;
     this.sessionsChanged = false;
-    return this.sessions.encode();
+    const pages = this.sessions.encode();
+    while (pages.length < this.leastSessionPages) pages.push(new Uint8Array(PAGE_BODY_BYTES));
+    return pages;
   }
 
   /** The loss is accepted: pages that did not verify are written anew, with what is left of their content. */
   renewDamaged(): void {
     const { bitmapFirstPage, pagesPerBitmap, checksumFirstPage } = this.layout;
     for (const page of this.damaged.splice(0)) {
-      if (page < bitmapFirstPage) this.sessionsChanged = true;
-      else if (page < checksumFirstPage) this.owed.changed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
+      if (page < bitmapFirstPage) {
+        this.sessionsChanged = true;
+        this.leastSessionPages = Math.max(this.leastSessionPages, page + 1);
+      } else if (page < checksumFirstPage) this.owed.changed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
       else this.checksums.changed.touch(page - checksumFirstPage);
     }
   }

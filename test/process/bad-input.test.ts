@@ -118,6 +118,19 @@ test('malformed frames close their connection with a reason', async () => {
   );
 });
 
+test('sockets that are read through data events serve the same', async () => {
+  const plain = await ServerProcess.start(join(temporaryFolder(), 'plain'), ['--size', '8MiB'], {
+    HOLDFAST_USER_BUFFER: 'off',
+  });
+  const c = await RawClient.attached(plain.port, 1n, 1);
+  assert.is((await c.write(1, 5, new Uint8Array(200_000).fill(9))).error, null);
+  assert.is((await c.read(0, 200_006)).payload![200_004], 9);
+  c.socket.write(new TextEncoder().encode('garbage'.repeat(20)));
+  await c.closed;
+  assert.is(c.goodbye?.code, 'BAD_FRAME');
+  assert.is((await plain.kill('SIGTERM')).code, 0);
+});
+
 test('half a frame, then gone: no effect (C-21)', async () => {
   const c = await RawClient.attached(server.port, 5n, 1);
   assert.is((await c.write(1, 0, new Uint8Array(4096).fill(1))).error, null);

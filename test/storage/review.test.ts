@@ -7,11 +7,14 @@ import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES, MiB } from '../../src/base/units.ts';
 import { Arena } from '../../src/storage/arena.ts';
 import { IoPool } from '../../src/storage/io-pool.ts';
-import { layoutOf } from '../../src/storage/layout.ts';
+import { layoutOf, pagePosition } from '../../src/storage/layout.ts';
+import { HandOver } from '../../src/node/hand-over.ts';
+import type { Attachment } from '../../src/replication/served-volume.ts';
 import { createVolume, openVolume } from '../../src/storage/volume-folder.ts';
 import { temporaryFolder } from '../support/server-process.ts';
-import { SMALL, formatted, opened, reborn } from '../support/store-harness.ts';
-import type { Image } from '../support/simulated-disk.ts';
+import { SMALL, formatted, newArena, opened, reborn } from '../support/store-harness.ts';
+import { Random } from '../support/random.ts';
+import { type Image, crashImage } from '../support/simulated-disk.ts';
 
 const test = suite('review');
 const copyOf = (image: Image): Image => ({
@@ -164,6 +167,118 @@ test('a later on-disk format in either superblock is refused', async () => {
     view.setUint32(4, crc32(page.subarray(8)), true);
     assert.is(await codeOf(opened(reborn(image, 1))), 'WRONG_VERSION', `slot ${slot}`);
   }
+});
+
+test('killed between writing a superblock and its sync, restarted, then the power fails', async () => {
+  const random = new Random(1);
+  const arena = newArena();
+  const disk = await formatted();
+  const start = copyOf(disk.files);
+  disk.recording = true;
+  const o = await opened(disk);
+  await o.device.write(0, new Uint8Array(BLOCK_BYTES).fill(7));
+  const acked = disk.events.length;
+  await o.store.checkpoint();
+  await o.close();
+  for (let killedAt = acked; killedAt <= disk.events.length; killedAt++) {
+    // A kill leaves the page cache: all that was written is seen, only what was synced is on the disk.
+    const cache = copyOf(start);
+    for (const event of disk.events.slice(0, killedAt)) {
+      if (event.kind === 'write') cache[event.file].set(event.bytes, event.position);
+    }
+    const again = reborn(cache, killedAt, arena);
+    again.recording = true;
+    const second = await opened(again);
+    const both = [...disk.events.slice(0, killedAt), ...again.events];
+    await second.close();
+    for (let cut = killedAt; cut <= both.length; cut++) {
+      const after = await opened(reborn(crashImage(start, both, cut, random), cut, arena));
+      assert.is(after.store.health, 'good', `${killedAt} ${cut}: ${after.store.healthReason}`);
+      assert.is((await after.device.read(0, 1))[0], 7, `${killedAt} ${cut}`);
+      await after.close();
+    }
+  }
+});
+
+test('thousands of waiters that give their slot back at once do not pile up on the stack', () => {
+  const arena = newArena();
+  const taken = [];
+  for (let slot = arena.take(1); slot !== null; slot = arena.take(1)) taken.push(slot);
+  let served = 0;
+  for (let i = 0; i < 50_000; i++) {
+    arena.whenFree(1, () => {
+      arena.release(arena.take(1)!);
+      served++;
+    });
+  }
+  arena.release(taken[0]!);
+  assert.is(served, 50_000);
+});
+
+test('accepting the loss of a later page of sessions lasts', async () => {
+  const disk = await formatted();
+  const o = await opened(disk);
+  for (let n = 1; n <= 60; n++) {
+    const attachment = await new Promise<Attachment>((resolve) =>
+      o.volume.attach(
+        BigInt(n),
+        1,
+        null,
+        () => {},
+        (_error, made) => resolve(made!),
+      ),
+    );
+    await new Promise((done) => o.volume.trim(attachment, 1, 0, BLOCK_BYTES, done));
+  }
+  await o.close();
+  const layout = layoutOf(SMALL.sizeBytes, SMALL.journalBytes);
+  for (const slot of [0, 1]) disk.files.meta[pagePosition(layout, 2, slot) + 50]! ^= 1;
+  const damaged = await opened(reborn(disk.files, 1));
+  assert.is(damaged.store.health, 'damaged');
+  await damaged.store.acceptLoss();
+  await damaged.close();
+  const accepted = await opened(reborn(damaged.disk.files, 2));
+  assert.is(accepted.store.health, 'good', accepted.store.healthReason);
+  await accepted.close();
+});
+
+test('a bad sector of the journal: harmless where nothing lay, damage where a batch may have lain', async () => {
+  const o = await opened(await formatted());
+  for (let i = 0; i < 4; i++) await o.device.write(i * BLOCK_BYTES, new Uint8Array(BLOCK_BYTES).fill(i + 1));
+  const used = o.store.counters().journalBytes;
+  o.disk.dead = true;
+  for (const [position, health] of [
+    [used + 40 * 4096, 'good'],
+    [used, 'damaged'],
+    [used - 4096, 'damaged'],
+    [0, 'damaged'],
+  ] as const) {
+    const disk = reborn(copyOf(o.disk.files), 1);
+    disk.badSectors = [{ file: 'journal', position }];
+    const after = await opened(disk);
+    assert.is(after.store.health, health, `bad sector at ${position} of ${used}`);
+    await after.close();
+  }
+});
+
+test('a flush waits for the writes that wait for memory, and for no later ones', () => {
+  const order = new HandOver();
+  const log: string[] = [];
+  order.after(() => log.push('nothing waits'));
+  order.wait(1);
+  order.wait(2);
+  order.after(() => log.push('flush'));
+  order.wait(3);
+  order.done(2);
+  assert.equal(log, ['nothing waits']);
+  order.done(1);
+  assert.equal(log, ['nothing waits', 'flush']);
+});
+
+test('a flood of zeros is bounded in the lock, and ends', async () => {
+  const o = await opened(await formatted({ sizeBytes: 64 * MiB, journalBytes: 4 * MiB }));
+  await Promise.all(Array.from({ length: 200 }, () => o.device.zero(0, 32 * MiB)));
+  await o.close();
 });
 
 test.run();

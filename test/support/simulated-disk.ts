@@ -35,6 +35,8 @@ export class SimulatedDisk implements Files {
   events: DiskEvent[] = [];
   recording = false;
   fault: Fault | null = null;
+  /** Places that cannot be read. */
+  badSectors: Array<{ file: FileName; position: number }> = [];
   /** Operations that were made to fail. */
   faultsFired = 0;
   /** Nothing completes any more, as after a crash. */
@@ -97,6 +99,10 @@ export class SimulatedDisk implements Files {
   read(file: FileName, into: Uint8Array, positionBytes: number, done: IoDone): void {
     this.later(() => {
       this.counts.read++;
+      const end = positionBytes + into.length;
+      if (this.badSectors.some((bad) => bad.file === file && bad.position >= positionBytes && bad.position < end)) {
+        return done(new HoldfastError('IO_ERROR', { operation: `read of ${file}`, detail: 'a bad sector' }));
+      }
       into.set(this.files[file].subarray(positionBytes, positionBytes + into.length));
       done(null);
     });
