@@ -12,13 +12,16 @@ import { blockDeviceContract } from './block-device.ts';
 
 const SIZE = 8 * MiB;
 let volumes = 0;
+const base = temporaryFolder();
+// One server for all cases: each gets its volume as it would be new. It is started before any suite is registered,
+// because uvu begins to run at the first pause, and would count the suites behind it apart.
+const server = (await ServerProcess.start(join(base, 'served'), ['--size', `${SIZE}`])).unref();
 
 blockDeviceContract('store on the simulated disk', async () => {
   const o = await opened(await formatted({ sizeBytes: SIZE, journalBytes: 4 * MiB }, ++volumes));
   return { device: o.device, done: () => o.close() };
 });
 
-const base = temporaryFolder();
 const fail = (error: Error): void => {
   throw error;
 };
@@ -38,9 +41,6 @@ blockDeviceContract('store on worker threads', async () => {
     },
   };
 });
-
-// One server for all cases: each gets its volume as it would be new.
-const server = (await ServerProcess.start(join(base, 'served'), ['--size', `${SIZE}`])).unref();
 
 blockDeviceContract('client over a real server', async () => {
   const device = await connect(server.url, { connections: 2 });
