@@ -93,7 +93,7 @@ export class Connection {
   /** Takes a chunk as far as the limits allow and keeps a copy of the rest. @returns whether to go on reading */
   private take(chunk: Uint8Array): boolean {
     const at = this.decoder.push(chunk);
-    this.rest = at < chunk.length ? chunk.slice(at) : null;
+    this.rest = at < chunk.length ? new Uint8Array(chunk.subarray(at)) : null;
     this.paused = this.rest !== null || this.overLimit;
     return !this.paused;
   }

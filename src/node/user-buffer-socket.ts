@@ -8,8 +8,11 @@
  */
 import { Socket, type SocketConstructorOpts } from 'node:net';
 
-/** All connections of a thread share it: a chunk is consumed before the next read. */
-const BUFFER = Buffer.allocUnsafeSlow(256 * 1024);
+/**
+ * All connections of a thread share it: a chunk is consumed, or copied, before the next read. No Buffer, because the
+ * `slice` of a Buffer is a view and not a copy.
+ */
+const BUFFER = new Uint8Array(256 * 1024);
 
 interface Inside {
   _handle: { useUserBuffer?: unknown; reading?: boolean } | null;

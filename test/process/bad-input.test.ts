@@ -118,6 +118,23 @@ test('malformed frames close their connection with a reason', async () => {
   );
 });
 
+test('several clients that send far more than the limits at once get every answer', async () => {
+  // The limits are reached in the middle of chunks; what a paused connection keeps must be its own.
+  const clients = await Promise.all(
+    Array.from({ length: 6 }, (_, i) => RawClient.attached(server.port, BigInt(3000 + i), 1)),
+  );
+  await Promise.all(
+    clients.map(async (c, i) => {
+      const replies = await Promise.all(
+        Array.from({ length: 700 }, (_, n) => c.read(4096 * ((n * 7 + i) % 4000), 32_768)),
+      );
+      assert.ok(replies.every((reply) => reply.error === null && reply.payload!.length === 32_768));
+      assert.is(c.goodbye, null);
+    }),
+  );
+  for (const c of clients) c.close();
+});
+
 test('sockets that are read through data events serve the same', async () => {
   const plain = await ServerProcess.start(join(temporaryFolder(), 'plain'), ['--size', '8MiB'], {
     HOLDFAST_USER_BUFFER: 'off',
