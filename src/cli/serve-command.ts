@@ -16,6 +16,7 @@ export interface ServeFlags {
   size?: string;
   name?: string;
   listen: string;
+  nbd?: string;
   readOnly?: boolean;
   allowSparse?: boolean;
   durability?: string;
@@ -31,6 +32,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
   const node = await SingleNode.start({
     dir,
     listen: flags.listen,
+    nbd: flags.nbd,
     readOnly: flags.readOnly ?? false,
     durable,
     log,
@@ -58,6 +60,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     printJson({
       event: 'listening',
       listen: node.address,
+      ...(node.nbdUri === null ? {} : { nbd: node.nbdUri }),
       volume: info.name,
       sizeBytes: info.sizeBytes,
       readOnly: info.readOnly,
@@ -120,6 +123,7 @@ export function addServeCommand(
   const flags = (command: Command): Command =>
     command
       .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
+      .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH')
       .option('--durability <mode>', 'always | none (measuring only: a crash of the machine loses acknowledged writes)')
       .option(
         '--log-level <level>',

@@ -4,13 +4,14 @@
  * Guarantees: the number of connections is bounded; one connection's fate is no other's; `close` lets requests under
  * way be answered, within a bound.
  */
-import { type AddressInfo, type Server as NetServer, type Socket, createServer } from 'node:net';
+import { type Server as NetServer, type Socket, createServer } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionHost, ConnectionLimits } from './connection-host.ts';
+import { listenOn } from './listen.ts';
 import { PACKAGE_VERSION } from './version.ts';
 
 export const DEFAULT_LIMITS: ConnectionLimits = {
@@ -31,20 +32,6 @@ export interface ServerOptions {
   limits?: Partial<ConnectionLimits>;
   maxConnections?: number;
   log?: Log;
-}
-
-/** `host:port`, `[v6]:port`, `:port` or `port`. @throws HoldfastError INVALID_ARGUMENT */
-export function parseAddress(text: string, defaultHost = '127.0.0.1'): { host: string; port: number } {
-  const match = /^(?:(?:\[([^\]]+)\]|([^:]*)):)?(\d+)$/.exec(text.trim());
-  const port = Number(match?.[3]);
-  if (match === null || port > 65_535) {
-    throw new HoldfastError('INVALID_ARGUMENT', {
-      operation: 'parse address',
-      detail: `"${text}" is no address`,
-      remedy: 'write HOST:PORT, e.g. 127.0.0.1:7401',
-    });
-  }
-  return { host: match[1] ?? (match[2] || defaultHost), port };
 }
 
 export class Server implements ConnectionHost {
@@ -77,24 +64,7 @@ export class Server implements ConnectionHost {
 
   /** @returns the address that it listens on. @throws HoldfastError BUSY, ACCESS, INVALID_ARGUMENT */
   listen(address: string): Promise<string> {
-    const { host, port } = parseAddress(address);
-    return new Promise((resolve, reject) => {
-      this.net.once('error', (error: NodeJS.ErrnoException) => {
-        const code = error.code === 'EADDRINUSE' ? 'BUSY' : error.code === 'EACCES' ? 'ACCESS' : 'INVALID_ARGUMENT';
-        reject(
-          new HoldfastError(code, {
-            operation: 'listen',
-            detail: `${address}: ${error.message}`,
-            remedy: 'stop what listens there, or take another address with --listen',
-            cause: error,
-          }),
-        );
-      });
-      this.net.listen({ host, port }, () => {
-        const bound = this.net.address() as AddressInfo;
-        resolve(`${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`);
-      });
-    });
+    return listenOn(this.net, address);
   }
 
   volume(name: string): ServedVolume {

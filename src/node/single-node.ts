@@ -9,6 +9,7 @@ import type { HoldfastError } from '../base/errors.ts';
 import { SoloVolume } from '../replication/solo-volume.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
+import { NbdServer } from './nbd-server.ts';
 import { type Log, Server, type ServerOptions } from './server.ts';
 
 /** Owed zeros are written in the background, a run at a time, so often. */
@@ -21,6 +22,8 @@ const DRAIN_MS = 5000;
 export interface SingleNodeOptions extends Omit<ServerOptions, 'arena'> {
   dir: string;
   listen: string;
+  /** NBD export on `host:port` or `unix:PATH`. */
+  nbd?: string | undefined;
   readOnly?: boolean;
   durable?: boolean | undefined;
   /** Makes the volume if the folder holds none; given the pool. */
@@ -36,14 +39,28 @@ export class SingleNode {
   readonly open: OpenVolume;
   readonly volume: SoloVolume;
   readonly address: string;
+  /** URI of the NBD export, null without one. */
+  readonly nbdUri: string | null;
+  private readonly nbd: NbdServer | null;
   private readonly timers: NodeJS.Timeout[] = [];
 
-  private constructor(pool: IoPool, server: Server, open: OpenVolume, volume: SoloVolume, address: string) {
-    this.pool = pool;
-    this.server = server;
+  private constructor(parts: {
+    pool: IoPool;
+    server: Server;
+    open: OpenVolume;
+    volume: SoloVolume;
+    address: string;
+    nbd: NbdServer | null;
+    nbdUri: string | null;
+  }) {
+    const { open, volume } = parts;
+    this.pool = parts.pool;
+    this.server = parts.server;
     this.open = open;
     this.volume = volume;
-    this.address = address;
+    this.address = parts.address;
+    this.nbd = parts.nbd;
+    this.nbdUri = parts.nbdUri;
     this.timers.push(
       setInterval(() => {
         if (open.store.owedBlocks > 0) void volume.zeroSome();
@@ -59,17 +76,20 @@ export class SingleNode {
     const pool = new IoPool({ onLost: (error) => fatal(error) });
     let open: OpenVolume | null = null;
     let server: Server | null = null;
+    let nbd: NbdServer | null = null;
     try {
       await o.prepare?.(pool);
       open = await openVolume(o.dir, pool, { durable: o.durable, ...(o.progress && { progress: o.progress }) });
       const opened = open;
       const serving = (server = new Server({ ...o, arena: pool.arena }));
+      nbd = o.nbd === undefined ? null : new NbdServer(serving);
       let failed = false;
       fatal = (error) => {
         if (failed) return;
         failed = true;
         // Whoever waits for an answer must not get one from what is left in a queue.
         serving.destroy();
+        nbd?.destroy();
         o.onFatal(error);
       };
       const volume = new SoloVolume(opened.store, pool.arena, {
@@ -83,9 +103,11 @@ export class SingleNode {
       });
       server.add(volume);
       const address = await server.listen(o.listen);
-      return new SingleNode(pool, server, opened, volume, address);
+      const nbdUri = nbd === null ? null : `${await nbd.listen(o.nbd!)}`;
+      return new SingleNode({ pool, server, open: opened, volume, address, nbd, nbdUri });
     } catch (error) {
       server?.destroy();
+      nbd?.destroy();
       await open?.close().catch(() => {});
       await pool.close();
       throw error;
@@ -95,6 +117,7 @@ export class SingleNode {
   /** @returns false if requests under way could not be ended: the journal holds them, and the process is to end */
   async close(): Promise<boolean> {
     for (const timer of this.timers) clearInterval(timer);
+    await this.nbd?.close();
     await this.server.close();
     const endAt = performance.now() + ZERO_AT_CLOSE_MS;
     while (performance.now() < endAt && (await this.volume.zeroSome()));
