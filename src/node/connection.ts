@@ -27,9 +27,8 @@ import { encodeError } from '../protocol/replies.ts';
 import type { Attachment, Expired, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
 import type { ConnectionHost } from './connection-host.ts';
+import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
-import { ReplyWriter } from './reply-writer.ts';
-import { readIntoUserBuffer } from './user-buffer-socket.ts';
 
 const KEEP_FREE_SHARE = 0.25;
 const EXTENTS_PER_TURN = 8;
@@ -44,10 +43,9 @@ export class Connection {
   readonly peer: string;
   readonly openedAtMs: number;
   requests = 0;
-  private readonly socket: Socket;
+  private readonly flow: FlowControl;
   private readonly host: ConnectionHost;
   private readonly decoder: FrameDecoder;
-  private readonly replies: ReplyWriter;
   private hello: Session | null = null;
   private volume: ServedVolume | null = null;
   private attachment: Attachment | null = null;
@@ -55,19 +53,13 @@ export class Connection {
   private epoch = 0;
   /** The slot that an unfinished WRITE is received into. */
   private incoming: Slot | null = null;
-  private inFlightRequests = 0;
-  private inFlightBytes = 0;
-  private lastProgressMs: number;
   private ended = false;
   private readonly handOver = new HandOver();
-  private paused = false;
-  /** What a paused connection has received and not taken. */
-  private rest: Uint8Array | null = null;
 
   constructor(socket: Socket, host: ConnectionHost) {
     this.host = host;
     this.peer = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
-    this.openedAtMs = this.lastProgressMs = performance.now();
+    this.openedAtMs = performance.now();
     this.decoder = new FrameDecoder(
       {
         onHeader: (header) => this.payloadFor(header),
@@ -76,41 +68,13 @@ export class Connection {
       },
       'server',
     );
-    this.socket = readIntoUserBuffer(socket, (_socket, chunk) => {
-      this.lastProgressMs = performance.now();
-      return this.take(chunk);
-    });
-    this.replies = new ReplyWriter(this.socket, (requests) => {
-      this.lastProgressMs = performance.now();
-      this.inFlightRequests -= requests;
-      this.maybeResume();
-    });
-    this.socket.setNoDelay(true);
-    this.socket.on('error', () => {});
-    this.socket.on('close', () => this.end());
-  }
-
-  /** Takes a chunk as far as the limits allow and keeps a copy of the rest. @returns whether to go on reading */
-  private take(chunk: Uint8Array): boolean {
-    const at = this.decoder.push(chunk);
-    this.rest = at < chunk.length ? new Uint8Array(chunk.subarray(at)) : null;
-    this.paused = this.rest !== null || this.overLimit;
-    return !this.paused;
-  }
-
-  private get overLimit(): boolean {
-    const { maxInFlightBytes, maxInFlightRequests } = this.host.limits;
-    return (
-      this.inFlightRequests >= maxInFlightRequests ||
-      this.inFlightBytes + this.replies.unflushedBytes >= maxInFlightBytes
+    this.flow = new FlowControl(
+      socket,
+      host.limits,
+      (chunk) => this.decoder.push(chunk),
+      () => {},
     );
-  }
-
-  private maybeResume(): void {
-    if (this.ended || !this.paused || this.overLimit) return;
-    if (this.rest !== null && !this.take(this.rest)) return;
-    this.paused = false;
-    this.socket.resume();
+    this.flow.socket.on('close', () => this.end());
   }
 
   /** Called about once a second: ends a connection that does not get on. */
@@ -121,8 +85,8 @@ export class Connection {
         new HoldfastError('DEADLINE', { operation: 'handshake', detail: `no HELLO within ${handshakeMs} ms` }),
       );
     }
-    const stuck = this.decoder.midFrame && !this.paused;
-    if ((stuck || this.socket.writableLength > 0) && nowMs - this.lastProgressMs > stallMs) {
+    const stuck = this.decoder.midFrame && !this.flow.paused;
+    if ((stuck || this.flow.socket.writableLength > 0) && nowMs - this.flow.lastProgressMs > stallMs) {
       const what = stuck ? 'a frame was begun and not finished' : 'replies were not read';
       this.goodbye(new HoldfastError('DEADLINE', { operation: 'serve', detail: `${what} within ${stallMs} ms` }));
     }
@@ -142,22 +106,23 @@ export class Connection {
     this.end();
     // After the microtask that flushes the replies.
     setImmediate(() => {
-      this.socket.end();
-      setTimeout(() => this.socket.destroy(), 1000).unref();
+      this.flow.socket.end();
+      setTimeout(() => this.flow.socket.destroy(), 1000).unref();
     });
   }
 
   destroy(): void {
-    this.socket.destroy();
+    this.flow.socket.destroy();
   }
 
   get idle(): boolean {
-    return this.inFlightRequests === 0;
+    return this.flow.requests === 0;
   }
 
   private end(): void {
     if (this.ended) return;
     this.ended = true;
+    this.flow.stop();
     this.decoder.close();
     if (this.attachment !== null) this.volume!.detach(this.attachment);
     if (this.incoming !== null) this.host.arena.release(this.incoming);
@@ -182,13 +147,13 @@ export class Connection {
 
   private frame(h: FrameHeader, payload: Uint8Array | null): void {
     this.requests++;
-    this.inFlightRequests++;
+    this.flow.requests++;
     const { requestId } = h;
     try {
       this.serve(h, requestId, payload);
     } finally {
       // A chunk may hold thousands of requests: the limits count after each.
-      if (this.overLimit) this.decoder.pause();
+      if (this.flow.overLimit) this.decoder.pause();
     }
   }
 
@@ -221,7 +186,7 @@ export class Connection {
       const known = asHoldfastError(error);
       this.dropIncoming();
       if (known.code === 'BAD_FRAME') {
-        this.inFlightRequests--;
+        this.flow.requests--;
         this.goodbye(known);
       } else this.fail(requestId, h.type, known);
     }
@@ -336,9 +301,9 @@ export class Connection {
   /** Each walks a part of the tables, so only a few are answered in a turn of the event loop. */
   private extents(volume: ServedVolume, requestId: number, offset: number, count: number, limit: number): void {
     const weight = this.host.limits.maxInFlightBytes / EXTENTS_PER_TURN;
-    this.inFlightBytes += weight;
+    this.flow.bytes += weight;
     setImmediate(() => {
-      this.inFlightBytes -= weight;
+      this.flow.bytes -= weight;
       try {
         this.answer(requestId, MESSAGES.EXTENTS.number, encodeExtents(volume.extents(offset, count, limit)));
       } catch (error) {
@@ -386,9 +351,9 @@ export class Connection {
         detail: `the limit is ${MAX_IO_BYTES}`,
       });
     }
-    this.inFlightBytes += count;
+    this.flow.bytes += count;
     const finish = (error: HoldfastError): void => {
-      this.inFlightBytes -= count;
+      this.flow.bytes -= count;
       this.fail(requestId, type, error);
     };
     const use = (slot: Slot): void =>
@@ -397,11 +362,11 @@ export class Connection {
           this.host.arena.release(slot);
           return finish(error);
         }
-        this.inFlightBytes -= count;
+        this.flow.bytes -= count;
         const payload = slot.payload.subarray(at, at + count);
         const payloadCrc = crc >= 0 ? crc : crc32(payload);
         if (!this.ended) {
-          this.replies.frame(HEADER_BYTES + count, 1, (into, where) => {
+          this.flow.replies.frame(HEADER_BYTES + count, 1, (into, where) => {
             this.header(into, where, type, requestId, 0, count, payloadCrc);
             into.set(payload, where + HEADER_BYTES);
           });
@@ -416,9 +381,9 @@ export class Connection {
     const { requestId, offset, count, payloadCrc } = h;
     const type = MESSAGES.WRITE.number;
     const expired = this.expiryOf(h);
-    this.inFlightBytes += count;
+    this.flow.bytes += count;
     const done = (error: HoldfastError | null): void => {
-      this.inFlightBytes -= count;
+      this.flow.bytes -= count;
       if (error === null) this.answer(requestId, type, null);
       else this.fail(requestId, type, error);
     };
@@ -427,8 +392,8 @@ export class Connection {
     if (received !== null) {
       if (!h.verify && crcBlocks(payload!, received.crcs, 0) !== payloadCrc) {
         this.host.arena.release(received);
-        this.inFlightBytes -= count;
-        this.inFlightRequests--;
+        this.flow.bytes -= count;
+        this.flow.requests--;
         return this.goodbye(
           new HoldfastError('BAD_FRAME', { operation: 'write', detail: 'the payload does not match its CRC' }),
         );
@@ -463,7 +428,7 @@ export class Connection {
   private reply(requestId: number, type: number, status: number, payload: Uint8Array | null, requests: number): void {
     if (this.ended) return;
     const bytes = payload?.length ?? 0;
-    this.replies.frame(HEADER_BYTES + bytes, requests, (into, at) => {
+    this.flow.replies.frame(HEADER_BYTES + bytes, requests, (into, at) => {
       this.header(into, at, type, requestId, status, bytes, bytes === 0 ? 0 : crc32(payload!));
       if (bytes > 0) into.set(payload!, at + HEADER_BYTES);
     });

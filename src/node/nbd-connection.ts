@@ -17,8 +17,7 @@ import { type NbdRequest, WAIT } from '../nbd/transmission.ts';
 import type { Done, ServedVolume } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
 import type { ConnectionHost } from './connection-host.ts';
-import { ReplyWriter } from './reply-writer.ts';
-import { readIntoUserBuffer } from './user-buffer-socket.ts';
+import { FlowControl } from './flow-control.ts';
 
 /** What an NBD connection needs of its server. */
 export type NbdHost = Pick<ConnectionHost, 'arena' | 'limits' | 'volumes' | 'log'> & {
@@ -38,23 +37,16 @@ interface Writing {
 
 export class NbdConnection {
   readonly peer: string;
-  private readonly socket: Socket;
+  private readonly flow: FlowControl;
   private readonly host: NbdHost;
   private readonly session: NbdSession;
-  private readonly replies: ReplyWriter;
   private volume: ServedVolume | null = null;
   /** The WRITE that is being received, and the slot that its next part goes to. */
   private writing: Writing | null = null;
   private incoming: Slot | null = null;
-  private waitsForSlot = false;
-  private inFlightRequests = 0;
-  private inFlightBytes = 0;
-  private paused = false;
-  private rest: Uint8Array | null = null;
   private ended = false;
   private leaving = false;
   private readonly openedAtMs = performance.now();
-  private lastProgressMs = performance.now();
 
   constructor(socket: Socket, host: NbdHost) {
     this.host = host;
@@ -82,51 +74,23 @@ export class NbdConnection {
       },
       { tls: 'off' },
     );
-    this.socket = readIntoUserBuffer(socket, (_socket, chunk) => {
-      this.lastProgressMs = performance.now();
-      return this.take(chunk);
-    });
-    this.replies = new ReplyWriter(this.socket, (requests) => {
-      this.lastProgressMs = performance.now();
-      this.inFlightRequests -= requests;
-      this.maybeResume();
-      this.maybeClose();
-    });
-    this.socket.setNoDelay(true);
-    this.socket.on('error', () => {});
-    this.socket.on('close', () => this.end());
-    this.session.start();
-  }
-
-  // --- flow ---------------------------------------------------------------------------------------------------------
-
-  private take(chunk: Uint8Array): boolean {
-    const at = this.session.push(chunk);
-    this.rest = at < chunk.length ? new Uint8Array(chunk.subarray(at)) : null;
-    this.paused = this.rest !== null || this.overLimit;
-    return !this.paused;
-  }
-
-  private get overLimit(): boolean {
-    return (
-      this.inFlightRequests >= this.host.limits.maxInFlightRequests ||
-      this.inFlightBytes + this.replies.unflushedBytes >= MAX_IN_FLIGHT_BYTES
+    const limits = { ...host.limits, maxInFlightBytes: MAX_IN_FLIGHT_BYTES };
+    this.flow = new FlowControl(
+      socket,
+      limits,
+      (chunk) => this.session.push(chunk),
+      () => this.maybeClose(),
     );
-  }
-
-  private maybeResume(): void {
-    if (this.ended || !this.paused || this.overLimit || this.waitsForSlot) return;
-    if (this.rest !== null && !this.take(this.rest)) return;
-    this.paused = false;
-    this.socket.resume();
+    this.flow.socket.on('close', () => this.end());
+    this.session.start();
   }
 
   /** Called about once a second: ends a connection that does not get on. */
   checkDeadlines(nowMs: number): void {
     const { handshakeMs, stallMs } = this.host.limits;
     const late = this.session.agreed === null && nowMs - this.openedAtMs > handshakeMs;
-    const owing = (this.session.unfinished && !this.paused) || this.socket.writableLength > 0;
-    if (!late && !(this.session.agreed !== null && owing && nowMs - this.lastProgressMs > stallMs)) return;
+    const owing = (this.session.unfinished && !this.flow.paused) || this.flow.socket.writableLength > 0;
+    if (!late && !(this.session.agreed !== null && owing && nowMs - this.flow.lastProgressMs > stallMs)) return;
     this.host.log('warn', 'closing an NBD connection', {
       peer: this.peer,
       reason: late ? 'slow handshake' : 'stalled',
@@ -142,20 +106,21 @@ export class NbdConnection {
   }
 
   private maybeClose(): void {
-    if (this.leaving && this.inFlightRequests === 0 && this.replies.unflushedBytes === 0) this.socket.end();
+    if (this.leaving && this.flow.requests === 0 && this.flow.replies.unflushedBytes === 0) this.flow.socket.end();
   }
 
   destroy(): void {
-    this.socket.destroy();
+    this.flow.socket.destroy();
   }
 
   get idle(): boolean {
-    return this.inFlightRequests === 0;
+    return this.flow.requests === 0;
   }
 
   private end(): void {
     if (this.ended) return;
     this.ended = true;
+    this.flow.stop();
     this.session.close();
     if (this.incoming !== null) this.host.arena.release(this.incoming);
     this.incoming = null;
@@ -170,10 +135,10 @@ export class NbdConnection {
     const pages = Math.ceil((at + part.lengthBytes) / BLOCK_BYTES);
     const slot = this.host.arena.take(pages);
     if (slot === null) {
-      this.waitsForSlot = true;
+      this.flow.blocked = true;
       this.host.arena.whenFree(pages, () => {
-        this.waitsForSlot = false;
-        this.maybeResume();
+        this.flow.blocked = false;
+        this.flow.resume();
       });
       return WAIT;
     }
@@ -198,14 +163,14 @@ export class NbdConnection {
     };
     this.volume!.write(null, 0, request.offsetBytes + doneBytes, bytes.length, slot, false, done);
     if (last && --writing.left === 0) this.finish(writing.request, writing.error);
-    if (this.overLimit) this.session.pause();
+    if (this.flow.overLimit) this.session.pause();
   }
 
   // --- the others -----------------------------------------------------------------------------------------------------
 
   private begin(bytes: number): void {
-    this.inFlightRequests++;
-    this.inFlightBytes += bytes;
+    this.flow.requests++;
+    this.flow.bytes += bytes;
   }
 
   private perform(request: NbdRequest): void {
@@ -230,7 +195,7 @@ export class NbdConnection {
       each(splitZero(offsetBytes, lengthBytes), (p, done) => volume.zero(null, 0, p.offsetBytes, p.lengthBytes, done));
     } else if (command === COMMANDS.BLOCK_STATUS) setImmediate(() => this.blockStatus(request, volume));
     else queueMicrotask(() => this.finish(request, null));
-    if (this.overLimit) this.session.pause();
+    if (this.flow.overLimit) this.session.pause();
   }
 
   private blockStatus(request: NbdRequest, volume: ServedVolume): void {
@@ -254,7 +219,7 @@ export class NbdConnection {
     let left = parts.length;
     let failure: HoldfastError | null = null;
     const over = (): void => {
-      this.inFlightBytes -= lengthBytes;
+      this.flow.bytes -= lengthBytes;
       if (failure === null && !this.ended) {
         const slot = slots[0]!;
         const at = offsetBytes % BLOCK_BYTES;
@@ -294,7 +259,7 @@ export class NbdConnection {
   }
 
   private finish(request: NbdRequest, error: HoldfastError | null): void {
-    if (request.command === COMMANDS.WRITE) this.inFlightBytes -= request.lengthBytes;
+    if (request.command === COMMANDS.WRITE) this.flow.bytes -= request.lengthBytes;
     if (error !== null) return this.answerError(request, error);
     const bytes = new Uint8Array(MAX_REPLY_HEADER_BYTES);
     this.send(bytes.subarray(0, this.session.replies.done(bytes, 0, request)), 1);
@@ -306,7 +271,7 @@ export class NbdConnection {
 
   private send(bytes: Uint8Array, requests: number): void {
     if (this.ended) return;
-    this.replies.frame(bytes.length, requests, (into, at) => into.set(bytes, at));
+    this.flow.replies.frame(bytes.length, requests, (into, at) => into.set(bytes, at));
   }
 }
 

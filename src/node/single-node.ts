@@ -103,7 +103,7 @@ export class SingleNode {
       });
       server.add(volume);
       const address = await server.listen(o.listen);
-      const nbdUri = nbd === null ? null : `${await nbd.listen(o.nbd!)}`;
+      const nbdUri = nbd === null ? null : await nbd.listen(o.nbd!);
       return new SingleNode({ pool, server, open: opened, volume, address, nbd, nbdUri });
     } catch (error) {
       server?.destroy();

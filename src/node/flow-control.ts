@@ -1,0 +1,82 @@
+/**
+ * How much a connection may have in flight: beyond the bound its socket is not read, whatever protocol it speaks.
+ *
+ * Guarantees: the bound counts after each request of a chunk, not only after the chunk, if the parser pauses when
+ * `overLimit` says so; what was received and not taken is kept as a copy and taken first; a reply counts until the
+ * kernel has it.
+ */
+import type { Socket } from 'node:net';
+import { ReplyWriter } from './reply-writer.ts';
+import { readIntoUserBuffer } from './user-buffer-socket.ts';
+
+export interface FlowLimits {
+  maxInFlightBytes: number;
+  maxInFlightRequests: number;
+}
+
+export class FlowControl {
+  readonly socket: Socket;
+  readonly replies: ReplyWriter;
+  /** Requests that are begun and whose replies the kernel does not have. */
+  requests = 0;
+  /** Bytes of payload that those requests hold or ask for. */
+  bytes = 0;
+  /** The socket is not read. */
+  paused = false;
+  /** The parser waits for something else than the limits: `resume` does nothing meanwhile. */
+  blocked = false;
+  /** performance.now() when bytes last came or left. */
+  lastProgressMs: number = performance.now();
+  private readonly push: (chunk: Uint8Array) => number;
+  private readonly limits: FlowLimits;
+  private rest: Uint8Array | null = null;
+  private stopped = false;
+
+  /**
+   * @param accepted a socket of the server, not to be used any more
+   * @param push takes bytes; returns the index of the first one that it did not take
+   * @param flushed called whenever replies have left
+   */
+  constructor(accepted: Socket, limits: FlowLimits, push: (chunk: Uint8Array) => number, flushed: () => void) {
+    this.push = push;
+    this.limits = limits;
+    this.socket = readIntoUserBuffer(accepted, (_socket, chunk) => {
+      this.lastProgressMs = performance.now();
+      return this.take(chunk);
+    });
+    this.replies = new ReplyWriter(this.socket, (requests) => {
+      this.lastProgressMs = performance.now();
+      this.requests -= requests;
+      this.resume();
+      flushed();
+    });
+    this.socket.setNoDelay(true);
+    this.socket.on('error', () => {});
+  }
+
+  get overLimit(): boolean {
+    const { maxInFlightBytes, maxInFlightRequests } = this.limits;
+    return this.requests >= maxInFlightRequests || this.bytes + this.replies.unflushedBytes >= maxInFlightBytes;
+  }
+
+  /** Takes a chunk as far as the limits allow and keeps a copy of the rest. @returns whether to go on reading */
+  private take(chunk: Uint8Array): boolean {
+    const at = this.push(chunk);
+    this.rest = at < chunk.length ? new Uint8Array(chunk.subarray(at)) : null;
+    this.paused = this.rest !== null || this.overLimit;
+    return !this.paused;
+  }
+
+  /** Goes on, if it was paused and nothing stands in the way any more. */
+  resume(): void {
+    if (this.stopped || !this.paused || this.overLimit || this.blocked) return;
+    if (this.rest !== null && !this.take(this.rest)) return;
+    this.paused = false;
+    this.socket.resume();
+  }
+
+  /** The connection is over: nothing more is taken. */
+  stop(): void {
+    this.stopped = true;
+  }
+}
