@@ -291,7 +291,11 @@ const nbdkitTests = (): void => {
         // nbdkit knows no FUA on a read-only export; we accept it on every command, as the specification asks.
         const flags = mode.readOnly ? noFua : [...noFua, 1, 3, 17, 0x8001];
         for (const structured of [false, true]) {
-          const theirs = await errorsFrom({ path }, structured, flags);
+          // nbdkit sometimes answers a whole connection with ESHUTDOWN (108): there is nothing to compare with then.
+          let theirs = await errorsFrom({ path }, structured, flags);
+          for (let again = 0; again < 20 && theirs.some((line) => line.endsWith('error 108')); again++) {
+            theirs = await errorsFrom({ path }, structured, flags);
+          }
           assert.ok(new Set(theirs.map((line) => line.split(': ')[1])).size >= 3);
           assert.equal(await errorsFrom({ port: ourPort, host: '127.0.0.1' }, structured, flags), theirs);
         }
