@@ -435,7 +435,7 @@ export class Connection {
   }
 
   private header(
-    into: Buffer,
+    into: Uint8Array,
     at: number,
     type: number,
     requestId: number,

@@ -23,8 +23,6 @@ export class FlowControl {
   bytes = 0;
   /** The socket is not read. */
   paused = false;
-  /** The parser waits for something else than the limits: `resume` does nothing meanwhile. */
-  blocked = false;
   /** performance.now() when bytes last came or left. */
   lastProgressMs: number = performance.now();
   private readonly push: (chunk: Uint8Array) => number;
@@ -69,7 +67,7 @@ export class FlowControl {
 
   /** Goes on, if it was paused and nothing stands in the way any more. */
   resume(): void {
-    if (this.stopped || !this.paused || this.overLimit || this.blocked) return;
+    if (this.stopped || !this.paused || this.overLimit) return;
     if (this.rest !== null && !this.take(this.rest)) return;
     this.paused = false;
     this.socket.resume();

@@ -6,23 +6,25 @@
  * handshakes and readers that stop end this connection and no other.
  */
 import type { Socket } from 'node:net';
-import type { HoldfastError } from '../base/errors.ts';
-import { BLOCK_BYTES, MAX_IO_BYTES, type Part, split, splitZero } from '../base/units.ts';
-import { allocationStatus, encodeBlockStatus } from '../nbd/block-status.ts';
+import { asHoldfastError, type HoldfastError } from '../base/errors.ts';
+import { MAX_IO_BYTES, type Part } from '../base/units.ts';
+import { type Status, allocationStatus, dirtyStatus, encodeBlockStatus } from '../nbd/block-status.ts';
 import { COMMANDS } from '../nbd/constants.ts';
-import type { NbdExport } from '../nbd/exports.ts';
 import { MAX_REPLY_HEADER_BYTES } from '../nbd/replies.ts';
 import { NbdSession } from '../nbd/session.ts';
-import { type NbdRequest, WAIT } from '../nbd/transmission.ts';
-import type { Done, ServedVolume } from '../replication/served-volume.ts';
-import type { Slot } from '../storage/arena.ts';
-import type { ConnectionHost } from './connection-host.ts';
+import type { NbdRequest } from '../nbd/transmission.ts';
+import type { Done } from '../replication/served-volume.ts';
+import type { ConnectionLimits } from './connection-host.ts';
 import { FlowControl } from './flow-control.ts';
+import type { NbdDevice, Room } from './nbd-device.ts';
 
 /** What an NBD connection needs of its server. */
-export type NbdHost = Pick<ConnectionHost, 'arena' | 'limits' | 'volumes' | 'log'> & {
+export interface NbdHost {
+  readonly limits: ConnectionLimits;
+  devices(): readonly NbdDevice[];
+  log(level: 'info' | 'warn', message: string, fields: object): void;
   nbdClosed(connection: NbdConnection): void;
-};
+}
 
 /** A request of 32 MiB must fit when it is alone. */
 const MAX_IN_FLIGHT_BYTES = 32 * 1024 * 1024;
@@ -40,10 +42,10 @@ export class NbdConnection {
   private readonly flow: FlowControl;
   private readonly host: NbdHost;
   private readonly session: NbdSession;
-  private volume: ServedVolume | null = null;
-  /** The WRITE that is being received, and the slot that its next part goes to. */
+  private device: NbdDevice | null = null;
+  /** The WRITE that is being received, and where its next part goes. */
   private writing: Writing | null = null;
-  private incoming: Slot | null = null;
+  private incoming: Room | null = null;
   private ended = false;
   private leaving = false;
   private readonly openedAtMs = performance.now();
@@ -51,26 +53,23 @@ export class NbdConnection {
   constructor(socket: Socket, host: NbdHost) {
     this.host = host;
     this.peer = `${socket.remoteAddress ?? 'unix'}:${socket.remotePort ?? 0}`;
-    const find = (name: string): ServedVolume | null => {
-      const volumes = host.volumes();
-      return volumes.find((v) => v.info().name === name) ?? (name === '' && volumes.length === 1 ? volumes[0]! : null);
+    const find = (name: string): NbdDevice | null => {
+      const devices = host.devices();
+      return devices.find((d) => d.export.name === name) ?? (name === '' && devices.length === 1 ? devices[0]! : null);
     };
     this.session = new NbdSession(
       {
         send: (bytes) => this.send(bytes, 0),
         onStartTls: () => this.destroy(),
-        onAgreed: (agreed) => (this.volume = find(agreed.export.name)),
+        onAgreed: (agreed) => (this.device = find(agreed.export.name)),
         onPayload: (request, doneBytes) => this.payloadFor(request, doneBytes),
         onPayloadPart: (request, doneBytes, part) => this.writePart(request, doneBytes, part),
         onRequest: (request) => this.perform({ ...request }),
         onEnd: (soft, reason) => this.leave(soft, reason),
       },
       {
-        list: () => host.volumes().map(exportOf),
-        find: (name) => {
-          const volume = find(name);
-          return volume === null ? null : exportOf(volume);
-        },
+        list: () => host.devices().map((device) => device.export),
+        find: (name) => find(name)?.export ?? null,
       },
       { tls: 'off' },
     );
@@ -122,28 +121,17 @@ export class NbdConnection {
     this.ended = true;
     this.flow.stop();
     this.session.close();
-    if (this.incoming !== null) this.host.arena.release(this.incoming);
+    if (this.incoming !== null) this.device!.drop(this.incoming);
     this.incoming = null;
     this.host.nbdClosed(this);
   }
 
   // --- WRITE --------------------------------------------------------------------------------------------------------
 
-  private payloadFor(request: NbdRequest, doneBytes: number): Uint8Array | typeof WAIT {
+  private payloadFor(request: NbdRequest, doneBytes: number): Uint8Array {
     const part = partAt(request, doneBytes);
-    const at = part.offsetBytes % BLOCK_BYTES;
-    const pages = Math.ceil((at + part.lengthBytes) / BLOCK_BYTES);
-    const slot = this.host.arena.take(pages);
-    if (slot === null) {
-      this.flow.blocked = true;
-      this.host.arena.whenFree(pages, () => {
-        this.flow.blocked = false;
-        this.flow.resume();
-      });
-      return WAIT;
-    }
-    this.incoming = slot;
-    return slot.payload.subarray(at, at + part.lengthBytes);
+    this.incoming = this.device!.room(part.offsetBytes, part.lengthBytes);
+    return this.incoming.bytes;
   }
 
   private writePart(request: NbdRequest, doneBytes: number, bytes: Uint8Array): void {
@@ -152,7 +140,7 @@ export class NbdConnection {
       this.writing = { request: { ...request }, left: 1, error: null };
     }
     const { writing } = this;
-    const slot = this.incoming!;
+    const room = this.incoming!;
     this.incoming = null;
     const last = doneBytes + bytes.length === request.lengthBytes;
     if (last) this.writing = null;
@@ -161,7 +149,7 @@ export class NbdConnection {
       writing.error ??= error;
       if (--writing.left === 0) this.finish(writing.request, writing.error);
     };
-    this.volume!.write(null, 0, request.offsetBytes + doneBytes, bytes.length, slot, false, done);
+    this.device!.write(room, request.offsetBytes + doneBytes, done);
     if (last && --writing.left === 0) this.finish(writing.request, writing.error);
     if (this.flow.overLimit) this.session.pause();
   }
@@ -174,88 +162,56 @@ export class NbdConnection {
   }
 
   private perform(request: NbdRequest): void {
-    const volume = this.volume!;
+    const device = this.device!;
     const { command, offsetBytes, lengthBytes } = request;
     this.begin(command === COMMANDS.READ ? lengthBytes : 0);
-    const each = (parts: Part[], call: (part: Part, done: Done) => void): void => {
-      let left = parts.length;
-      let failure: HoldfastError | null = null;
-      for (const part of parts) {
-        call(part, (error) => {
-          failure ??= error;
-          if (--left === 0) this.finish(request, failure);
-        });
-      }
-    };
-    if (command === COMMANDS.READ) this.read(request, volume);
-    else if (command === COMMANDS.FLUSH) volume.flush((error) => this.finish(request, error));
-    else if (command === COMMANDS.TRIM) {
-      each(splitZero(offsetBytes, lengthBytes), (p, done) => volume.trim(null, 0, p.offsetBytes, p.lengthBytes, done));
-    } else if (command === COMMANDS.WRITE_ZEROES) {
-      each(splitZero(offsetBytes, lengthBytes), (p, done) => volume.zero(null, 0, p.offsetBytes, p.lengthBytes, done));
-    } else if (command === COMMANDS.BLOCK_STATUS) setImmediate(() => this.blockStatus(request, volume));
-    else queueMicrotask(() => this.finish(request, null));
+    const done: Done = (error) => this.finish(request, error);
+    if (command === COMMANDS.READ) this.read(request, device);
+    else if (command === COMMANDS.FLUSH) device.flush(done);
+    else if (command === COMMANDS.TRIM) device.trim(offsetBytes, lengthBytes, done);
+    else if (command === COMMANDS.WRITE_ZEROES) device.zero(offsetBytes, lengthBytes, done);
+    else if (command === COMMANDS.BLOCK_STATUS) setImmediate(() => void this.blockStatus(request, device));
+    else queueMicrotask(() => done(null));
     if (this.flow.overLimit) this.session.pause();
   }
 
-  private blockStatus(request: NbdRequest, volume: ServedVolume): void {
+  /** One chunk per selected context, in the order of their numbers. */
+  private async blockStatus(request: NbdRequest, device: NbdDevice): Promise<void> {
     if (this.ended) return;
-    let bytes: Uint8Array;
+    const { contexts } = this.session.agreed!;
+    const { offsetBytes, lengthBytes } = request;
     try {
-      const status = allocationStatus(volume.extents(request.offsetBytes, request.lengthBytes, EXTENTS_LIMIT));
-      bytes = encodeBlockStatus(request, this.session.agreed!.contexts[0]!.id, status, true);
-    } catch (error) {
-      return this.finish(request, error as HoldfastError);
-    }
-    this.send(bytes, 1);
-  }
-
-  private read(request: NbdRequest, volume: ServedVolume): void {
-    const { offsetBytes, lengthBytes } = request;
-    const parts = split(offsetBytes, lengthBytes);
-    const slots: Array<Slot | null> = parts.map(() => null);
-    // Of a long read the parts are gathered outside of the arena: the reply is one run of bytes.
-    const whole = parts.length === 1 ? null : Buffer.allocUnsafe(lengthBytes);
-    let left = parts.length;
-    let failure: HoldfastError | null = null;
-    const over = (): void => {
-      this.flow.bytes -= lengthBytes;
-      if (failure === null && !this.ended) {
-        const slot = slots[0]!;
-        const at = offsetBytes % BLOCK_BYTES;
-        this.sendRead(request, whole ?? slot.payload.subarray(at, at + lengthBytes));
+      const statuses: Status[] = [];
+      for (const { mark } of contexts) {
+        statuses.push(
+          mark === null
+            ? allocationStatus(await device.allocation(offsetBytes, lengthBytes, EXTENTS_LIMIT))
+            : dirtyStatus(await device.changes(mark, offsetBytes, lengthBytes, EXTENTS_LIMIT)),
+        );
       }
-      if (whole === null && slots[0] !== null) this.host.arena.release(slots[0]!);
-      if (failure !== null) this.answerError(request, failure);
-    };
-    const one = (index: number): void => {
-      const part = parts[index]!;
-      const at = part.offsetBytes % BLOCK_BYTES;
-      const pages = Math.ceil((at + part.lengthBytes) / BLOCK_BYTES);
-      const slot = this.host.arena.take(pages);
-      if (slot === null) return this.host.arena.whenFree(pages, () => one(index));
-      volume.read(part.offsetBytes, part.lengthBytes, slot, (error) => {
-        failure ??= error;
-        if (whole === null) slots[0] = slot;
-        else {
-          whole.set(slot.payload.subarray(at, at + part.lengthBytes), part.offsetBytes - offsetBytes);
-          this.host.arena.release(slot);
-        }
-        if (--left === 0) over();
-      });
-    };
-    for (let index = 0; index < parts.length; index++) one(index);
+      const last = contexts.length - 1;
+      statuses.forEach((status, i) =>
+        this.send(encodeBlockStatus(request, contexts[i]!.id, status, i === last), i === last ? 1 : 0),
+      );
+    } catch (error) {
+      this.finish(request, asHoldfastError(error));
+    }
   }
 
-  private sendRead(request: NbdRequest, bytes: Uint8Array): void {
+  private read(request: NbdRequest, device: NbdDevice): void {
     const { offsetBytes, lengthBytes } = request;
-    const head = new Uint8Array(MAX_REPLY_HEADER_BYTES);
-    const headBytes = this.session.replies.read(head, 0, request, offsetBytes, lengthBytes);
-    this.send(head.subarray(0, headBytes), 0);
-    for (let at = 0; at < lengthBytes; at += MAX_IO_BYTES) {
-      const piece = bytes.subarray(at, Math.min(at + MAX_IO_BYTES, lengthBytes));
-      this.send(piece, at + piece.length === lengthBytes ? 1 : 0);
-    }
+    device.read(offsetBytes, lengthBytes, (error, pieces, release) => {
+      this.flow.bytes -= lengthBytes;
+      if (error !== null || this.ended) {
+        release();
+        if (error !== null) this.answerError(request, error);
+        return;
+      }
+      const head = new Uint8Array(MAX_REPLY_HEADER_BYTES);
+      const headBytes = this.session.replies.read(head, 0, request, offsetBytes, lengthBytes);
+      this.send(head.subarray(0, headBytes), 0);
+      this.flow.replies.pieces(pieces, 1, release);
+    });
   }
 
   private finish(request: NbdRequest, error: HoldfastError | null): void {
@@ -281,9 +237,4 @@ function partAt({ offsetBytes, lengthBytes }: NbdRequest, doneBytes: number): Pa
   const at = offsetBytes + doneBytes;
   const windowEnd = (Math.floor(at / MAX_IO_BYTES) + 1) * MAX_IO_BYTES;
   return { offsetBytes: at, lengthBytes: Math.min(windowEnd - at, lengthBytes - doneBytes) };
-}
-
-function exportOf(volume: ServedVolume): NbdExport {
-  const { name, sizeBytes, readOnly } = volume.info();
-  return { name, sizeBytes, readOnly, description: `Holdfast volume ${name}` };
 }

@@ -1,5 +1,5 @@
 /**
- * The NBD port of a node: TCP or a Unix socket, each volume an export.
+ * An NBD port, of a node or of the gateway: TCP or a Unix socket, each device an export.
  *
  * Guarantees: the number of connections is bounded; handshakes and stalled connections have a deadline.
  */
@@ -8,20 +8,27 @@ import { type Server as NetServer, createServer } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { NbdConnection, type NbdHost } from './nbd-connection.ts';
 import { listenOn } from './listen.ts';
-import type { Server } from './server.ts';
+import type { NbdDevice } from './nbd-device.ts';
 
 const SWEEP_MS = 1000;
 const MAX_CONNECTIONS = 1024;
 
+/** What the port serves, and for whom it speaks. */
+export interface NbdServed {
+  readonly limits: NbdHost['limits'];
+  devices: NbdHost['devices'];
+  log: NbdHost['log'];
+}
+
 export class NbdServer implements NbdHost {
-  private readonly server: Server;
+  private readonly served: NbdServed;
   private readonly net: NetServer;
   private readonly connections: Set<NbdConnection> = new Set();
   private readonly sweep: NodeJS.Timeout;
   private path: string | null = null;
 
-  constructor(server: Server) {
-    this.server = server;
+  constructor(served: NbdServed) {
+    this.served = served;
     this.net = createServer({ pauseOnConnect: true }, (socket) => {
       if (this.connections.size >= MAX_CONNECTIONS) socket.destroy();
       else this.connections.add(new NbdConnection(socket, this));
@@ -32,17 +39,14 @@ export class NbdServer implements NbdHost {
     }, SWEEP_MS).unref();
   }
 
-  get arena(): NbdHost['arena'] {
-    return this.server.arena;
-  }
   get limits(): NbdHost['limits'] {
-    return this.server.limits;
+    return this.served.limits;
   }
-  volumes(): ReturnType<NbdHost['volumes']> {
-    return this.server.volumes();
+  devices(): readonly NbdDevice[] {
+    return this.served.devices();
   }
   log(level: 'info' | 'warn', message: string, fields: object): void {
-    this.server.log(level, message, fields);
+    this.served.log(level, message, fields);
   }
   nbdClosed(connection: NbdConnection): void {
     this.connections.delete(connection);

@@ -1,33 +1,42 @@
 /**
- * Replies on their way to a socket: those of one tick leave together, copied into a few buffers, so that a slow reader
- * holds none of the arena.
+ * Replies on their way to a socket: those of one tick leave together. Small ones are copied into a few buffers; long
+ * ones go from where they lie, as long as slow readers hold little that way, else they are copied too.
  *
- * Guarantees: what is held for a connection is what its requests in flight may answer with; `onFlushed` tells how many
- * requests left when the kernel took them.
+ * Guarantees: what is held for a connection is what its requests in flight may answer with; all connections together
+ * keep at most MAX_LENT_BYTES of other people's memory from them; `onFlushed` tells how many requests left when the
+ * kernel took them.
  */
 import type { Socket } from 'node:net';
 
 const SMALL_BYTES = 32 * 1024;
 const LARGE_BYTES = 512 * 1024;
+/** Replies that are shorter are always copied. */
+const MIN_LENT_BYTES = 64 * 1024;
+/** What may lie in the arena and wait for readers, of all connections and of one. */
+const MAX_LENT_BYTES = 16 * 1024 * 1024;
+const MAX_LENT_BYTES_EACH = 4 * 1024 * 1024;
+let lentBytes = 0;
 /** Buffers kept for reuse, per size, by all connections. */
 const MAX_SPARE = 64;
-const spareSmall: Buffer[] = [];
-const spareLarge: Buffer[] = [];
+const spareSmall: Uint8Array[] = [];
+const spareLarge: Uint8Array[] = [];
 
-function takeBuffer(bytes: number): Buffer {
+function takeBuffer(bytes: number): Uint8Array {
   const large = bytes > SMALL_BYTES;
   return (large ? spareLarge : spareSmall).pop() ?? Buffer.allocUnsafeSlow(large ? LARGE_BYTES : SMALL_BYTES);
 }
 
-function giveBack(buffer: Buffer): void {
+function giveBack(buffer: Uint8Array): void {
   const list = buffer.length === SMALL_BYTES ? spareSmall : spareLarge;
   if (list.length < MAX_SPARE) list.push(buffer);
 }
 
 interface Pending {
-  buffer: Buffer;
+  buffer: Uint8Array;
   used: number;
   requests: number;
+  /** Whose memory it is; null: a buffer of ours. */
+  release: (() => void) | null;
 }
 
 export class ReplyWriter {
@@ -35,6 +44,7 @@ export class ReplyWriter {
   private readonly onFlushed: (requests: number, bytes: number) => void;
   private pending: Pending[] = [];
   private scheduled = false;
+  private lentBytes = 0;
   /** Bytes handed to the socket that the kernel has not taken. */
   unflushedBytes = 0;
 
@@ -47,17 +57,59 @@ export class ReplyWriter {
    * Room for a frame of so many bytes, which `fill` writes at once.
    * @param requests how many requests this answers (0 or 1)
    */
-  frame(bytes: number, requests: number, fill: (into: Buffer, at: number) => void): void {
+  frame(bytes: number, requests: number, fill: (into: Uint8Array, at: number) => void): void {
     let last = this.pending.at(-1);
-    if (last === undefined || last.used + bytes > last.buffer.length) {
+    if (last === undefined || last.release !== null || last.used + bytes > last.buffer.length) {
       const want = this.pending.length > 0 ? LARGE_BYTES : bytes;
-      last = { buffer: takeBuffer(Math.max(bytes, want)), used: 0, requests: 0 };
+      last = { buffer: takeBuffer(Math.max(bytes, want)), used: 0, requests: 0, release: null };
       this.pending.push(last);
     }
     fill(last.buffer, last.used);
     last.used += bytes;
     last.requests += requests;
     this.unflushedBytes += bytes;
+    this.schedule();
+  }
+
+  /**
+   * Bytes that lie in memory of the caller's, until `release` is called.
+   * @param requests how many requests are answered with the last of them
+   */
+  pieces(pieces: readonly Uint8Array[], requests: number, release: () => void): void {
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.length;
+    const lend =
+      bytes >= MIN_LENT_BYTES && lentBytes + bytes <= MAX_LENT_BYTES && this.lentBytes + bytes <= MAX_LENT_BYTES_EACH;
+    if (!lend) {
+      pieces.forEach((piece, i) => this.copy(piece, i === pieces.length - 1 ? requests : 0));
+      return release();
+    }
+    lentBytes += bytes;
+    this.lentBytes += bytes;
+    let left = pieces.length;
+    const taken = (): void => {
+      if (--left > 0) return;
+      lentBytes -= bytes;
+      this.lentBytes -= bytes;
+      release();
+    };
+    pieces.forEach((piece, i) => {
+      const last = i === pieces.length - 1;
+      this.pending.push({ buffer: piece, used: piece.length, requests: last ? requests : 0, release: taken });
+    });
+    this.unflushedBytes += bytes;
+    this.schedule();
+  }
+
+  private copy(bytes: Uint8Array, requests: number): void {
+    for (let at = 0; at < bytes.length; at += LARGE_BYTES) {
+      const piece = bytes.subarray(at, at + LARGE_BYTES);
+      const last = at + LARGE_BYTES >= bytes.length;
+      this.frame(piece.length, last ? requests : 0, (into, where) => into.set(piece, where));
+    }
+  }
+
+  private schedule(): void {
     if (!this.scheduled) {
       this.scheduled = true;
       queueMicrotask(() => this.flush());
@@ -70,9 +122,10 @@ export class ReplyWriter {
     const batch = this.pending;
     this.pending = [];
     if (batch.length > 1) socket.cork();
-    for (const { buffer, used, requests } of batch) {
+    for (const { buffer, used, requests, release } of batch) {
       socket.write(buffer.subarray(0, used), () => {
-        giveBack(buffer);
+        if (release === null) giveBack(buffer);
+        else release();
         this.unflushedBytes -= used;
         this.onFlushed(requests, used);
       });

@@ -9,7 +9,9 @@ import type { HoldfastError } from '../base/errors.ts';
 import { SoloVolume } from '../replication/solo-volume.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
+import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
+import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server, type ServerOptions } from './server.ts';
 
 /** Owed zeros are written in the background, a run at a time, so often. */
@@ -82,7 +84,10 @@ export class SingleNode {
       open = await openVolume(o.dir, pool, { durable: o.durable, ...(o.progress && { progress: o.progress }) });
       const opened = open;
       const serving = (server = new Server({ ...o, arena: pool.arena }));
-      nbd = o.nbd === undefined ? null : new NbdServer(serving);
+      const devices: NbdDevice[] = [];
+      const { limits } = serving;
+      const log: Log = (level, message, fields) => serving.log(level, message, fields);
+      nbd = o.nbd === undefined ? null : new NbdServer({ limits, log, devices: () => devices });
       let failed = false;
       fatal = (error) => {
         if (failed) return;
@@ -102,6 +107,7 @@ export class SingleNode {
         },
       });
       server.add(volume);
+      devices.push(new ServedNbdDevice(volume, pool.arena));
       const address = await server.listen(o.listen);
       const nbdUri = nbd === null ? null : await nbd.listen(o.nbd!);
       return new SingleNode({ pool, server, open: opened, volume, address, nbd, nbdUri });
