@@ -150,33 +150,39 @@ export class IoRing {
     this.unannounced = 0;
   }
 
-  /** Runs the callbacks of everything that is complete. @returns how many there were */
+  /** Runs the callbacks of everything that is complete, and asks for a message about what comes later. @returns how many */
   drain(): number {
-    const { completions, words, unsigned, mask, control } = this.views;
     let count = 0;
     for (;;) {
-      Atomics.store(control, CONTROL.MAIN_SLEEPS, 0);
-      for (;;) {
-        const at = this.consumed & mask;
-        const mark = Atomics.load(completions, at);
-        if (mark === 0) break;
-        Atomics.store(completions, at, 0);
-        this.consumed = (this.consumed + 1) | 0;
-        const id = mark - 1;
-        const done = this.callbacks[id]!;
-        this.callbacks[id] = null;
-        const word = id * ENTRY_WORDS;
-        const errno = words[word + WORD.ERRNO]!;
-        const value = unsigned[word + WORD.VALUE]!;
-        this.free[this.freeCount++] = id;
-        const next = this.waiting.length > 0 ? this.waiting.shift() : undefined;
-        if (next !== undefined) this.submit(next.fill, next.done);
-        count++;
-        done(errno, value);
-      }
-      Atomics.store(control, CONTROL.MAIN_SLEEPS, 1);
+      count += this.look();
+      Atomics.store(this.views.control, CONTROL.MAIN_SLEEPS, 1);
       // A worker that completed between the last look and the store saw "awake" and posted nothing: look again.
-      if (Atomics.load(completions, this.consumed & mask) === 0) return count;
+      if (Atomics.load(this.views.completions, this.consumed & this.views.mask) === 0) return count;
+    }
+  }
+
+  /** As `drain`, but whoever calls it looks again by itself: no worker posts a message until then. */
+  look(): number {
+    const { completions, words, unsigned, mask, control } = this.views;
+    let count = 0;
+    Atomics.store(control, CONTROL.MAIN_SLEEPS, 0);
+    for (;;) {
+      const at = this.consumed & mask;
+      const mark = Atomics.load(completions, at);
+      if (mark === 0) return count;
+      Atomics.store(completions, at, 0);
+      this.consumed = (this.consumed + 1) | 0;
+      const id = mark - 1;
+      const done = this.callbacks[id]!;
+      this.callbacks[id] = null;
+      const word = id * ENTRY_WORDS;
+      const errno = words[word + WORD.ERRNO]!;
+      const value = unsigned[word + WORD.VALUE]!;
+      this.free[this.freeCount++] = id;
+      const next = this.waiting.length > 0 ? this.waiting.shift() : undefined;
+      if (next !== undefined) this.submit(next.fill, next.done);
+      count++;
+      done(errno, value);
     }
   }
 }
