@@ -7,6 +7,7 @@
  * request. The order of the checks and their errors are those of nbdkit, except that an oversized request is answered
  * EOVERFLOW or EINVAL, as the specification wants, and never ENOMEM.
  */
+import { copyBytes } from '../base/copy.ts';
 import { get16, get32, get64 } from './big-endian.ts';
 import {
   COMMANDS,
@@ -213,7 +214,7 @@ export class RequestParser {
     }
     const part = this.part;
     const step = Math.min(part.length - this.partAt, chunk.length - at);
-    part.set(at === 0 && step === chunk.length ? chunk : chunk.subarray(at, at + step), this.partAt);
+    copyBytes(part, this.partAt, at === 0 && step === chunk.length ? chunk : chunk.subarray(at, at + step));
     this.partAt += step;
     if (this.partAt === part.length) {
       this.part = null;

@@ -5,6 +5,7 @@
  * other; requests and bytes in flight are bounded, beyond the bound the socket is not read; every request is answered
  * once, in any order, unless the connection ends first.
  */
+import { copyBytes } from '../base/copy.ts';
 import type { Socket } from 'node:net';
 import { crc32, crcBlocks } from '../base/checksum.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
@@ -368,7 +369,7 @@ export class Connection {
         if (!this.ended) {
           this.flow.replies.frame(HEADER_BYTES + count, 1, (into, where) => {
             this.header(into, where, type, requestId, 0, count, payloadCrc);
-            into.set(payload, where + HEADER_BYTES);
+            copyBytes(into, where + HEADER_BYTES, payload);
           });
         }
         this.host.arena.release(slot);
@@ -404,7 +405,7 @@ export class Connection {
       throw new HoldfastError('INVALID_ARGUMENT', { operation: 'write', offsetBytes: offset, lengthBytes: 0 });
     const at = offset % BLOCK_BYTES;
     const use = (slot: Slot): void => {
-      slot.payload.set(payload, at);
+      copyBytes(slot.payload, at, payload);
       volume.write(this.attachment, requestId, offset, count, slot, false, done, expired);
       this.handOver.done(requestId);
     };
@@ -430,7 +431,7 @@ export class Connection {
     const bytes = payload?.length ?? 0;
     this.flow.replies.frame(HEADER_BYTES + bytes, requests, (into, at) => {
       this.header(into, at, type, requestId, status, bytes, bytes === 0 ? 0 : crc32(payload!));
-      if (bytes > 0) into.set(payload!, at + HEADER_BYTES);
+      if (bytes > 0) copyBytes(into, at + HEADER_BYTES, payload!);
     });
   }
 

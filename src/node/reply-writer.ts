@@ -6,6 +6,7 @@
  * keep at most MAX_LENT_BYTES of other people's memory from them; `onFlushed` tells how many requests left when the
  * kernel took them.
  */
+import { copyBytes } from '../base/copy.ts';
 import type { Socket } from 'node:net';
 
 const SMALL_BYTES = 32 * 1024;
@@ -105,7 +106,7 @@ export class ReplyWriter {
     for (let at = 0; at < bytes.length; at += LARGE_BYTES) {
       const piece = bytes.subarray(at, at + LARGE_BYTES);
       const last = at + LARGE_BYTES >= bytes.length;
-      this.frame(piece.length, last ? requests : 0, (into, where) => into.set(piece, where));
+      this.frame(piece.length, last ? requests : 0, (into, where) => copyBytes(into, where, piece));
     }
   }
 

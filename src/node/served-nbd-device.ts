@@ -6,6 +6,7 @@
  * nobody up; a READ takes all the slots that it needs at once or goes on with one at a time, so that reads never wait for
  * one another.
  */
+import { copyBytes } from '../base/copy.ts';
 import type { Extent } from '../base/device.ts';
 import type { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, type Part, split, splitZero } from '../base/units.ts';
@@ -59,7 +60,7 @@ export class ServedNbdDevice implements NbdDevice {
     const lengthBytes = bytes.length;
     if (slot !== null) return this.volume.write(null, 0, offsetBytes, lengthBytes, slot, false, done);
     this.withSlot({ offsetBytes, lengthBytes }, (taken) => {
-      taken.payload.set(bytes, offsetBytes % BLOCK_BYTES);
+      copyBytes(taken.payload, offsetBytes % BLOCK_BYTES, bytes);
       this.volume.write(null, 0, offsetBytes, lengthBytes, taken, false, done);
     });
   }
@@ -131,7 +132,7 @@ export class ServedNbdDevice implements NbdDevice {
       this.withSlot(part, (slot) =>
         this.volume.read(part.offsetBytes, part.lengthBytes, slot, (error) => {
           if (error === null)
-            whole.set(pieceOf(slot, part.offsetBytes, part.lengthBytes), part.offsetBytes - offsetBytes);
+            copyBytes(whole, part.offsetBytes - offsetBytes, pieceOf(slot, part.offsetBytes, part.lengthBytes));
           this.arena.release(slot);
           over(error);
         }),

@@ -5,6 +5,7 @@
  * reserved fields, type, length against the table) before anything is allocated for its payload; after the first
  * malformed frame nothing more is delivered; each payload byte is copied at most once. All numbers are little-endian.
  */
+import { copyBytes } from '../base/copy.ts';
 import { crc32 } from '../base/checksum.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { headerCrc } from './header-crc.ts';
@@ -190,7 +191,7 @@ export class FrameDecoder {
         this.payloadAt = 0;
       }
       const step = Math.min(this.payload.length - this.payloadAt, end - at);
-      this.payload.set(at === 0 && step === end ? chunk : chunk.subarray(at, at + step), this.payloadAt);
+      copyBytes(this.payload, this.payloadAt, at === 0 && step === end ? chunk : chunk.subarray(at, at + step));
       this.payloadAt += step;
       at += step;
       if (this.payloadAt === this.payload.length) this.finish(this.payload);
