@@ -22,6 +22,13 @@ export interface Extent {
   kind: 'data' | 'hole';
 }
 
+/** A run of bytes that changed since a mark (or may have), or did not. */
+export interface ChangedExtent {
+  offsetBytes: number;
+  lengthBytes: number;
+  changed: boolean;
+}
+
 export interface ExtentOptions extends CallOptions {
   /** Stop after so many extents (at least 1); the answer may then cover less than was asked. Default 4096. */
   limit?: number | undefined;

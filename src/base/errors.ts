@@ -46,9 +46,9 @@ export const ERRORS = {
   TOO_MANY: row(20, 'EMFILE', 12, false, 'a limit on sessions or connections is reached'),
   NOT_PRIMARY: row(21, 'ENOTCONN', 108, true, 'this node is not primary of the volume'),
   BUSY: row(22, 'EBUSY', 12, true, 'busy'),
+  EXISTS: row(23, 'EEXIST', 22, false, 'it exists already'),
   // Codes below never travel as a status of a served request; they arise on one side only.
   LOCKED: row(40, 'EBUSY', 5, false, 'the volume is in use by another process'),
-  EXISTS: row(41, 'EEXIST', 22, false, 'it exists already'),
   NOT_A_VOLUME: row(42, 'EINVAL', 22, false, 'not a Holdfast volume'),
   CONNECTION_LOST: row(43, 'ECONNRESET', 5, true, 'the connection was lost'),
   ABORTED: row(44, 'ECANCELED', 5, false, 'aborted by the caller'),

@@ -6,6 +6,7 @@ import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS, formatBytes, parseSize } from '../base/units.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, createVolume, openVolume } from '../storage/volume-folder.ts';
+import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
 
 /** Runs with a small I/O pool that is closed afterwards. A lost worker ends the process. */
@@ -278,4 +279,5 @@ export function addVolumeCommand(
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExamples:\n  holdfast volume check ./vm1\n  holdfast volume check ./vm1 --accept-loss')
     .action((dir: string, flags: CheckFlags) => run(() => check(dir, flags), flags.json));
+  addMarkCommand(volume, run);
 }

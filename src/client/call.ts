@@ -2,7 +2,7 @@
  * One request as the client keeps it: from the moment it is called, through replays, to its reply.
  *
  * Guarantees: the frame of a mutation is a copy of the caller's bytes, so that it can be sent again after the caller
- * has taken them back; `done` is called at most once, never before `submit` of the connection returned.
+ * has taken them back, unless the caller gave them away (`owned`); `done` is called at most once, never before `submit` of the connection returned.
  */
 import { crc32 } from '../base/checksum.ts';
 import type { HoldfastError } from '../base/errors.ts';
@@ -13,6 +13,8 @@ export class Call {
   readonly message: Message;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
+  /** Payload that follows the frame of `encode`: bytes that the caller gave away, sent as they lie. */
+  readonly tail: Uint8Array | null;
   /** Of the request. The caller's own bytes until `encode`. */
   source: Uint8Array | null;
   /** Where the payload of the reply goes, of exactly that length; null: it is allocated. */
@@ -34,34 +36,36 @@ export class Call {
   constructor(
     type: number,
     range: { offsetBytes: number; lengthBytes: number },
-    more: { source?: Uint8Array; destination?: Uint8Array; deadlineAtMs?: number } = {},
+    more: { source?: Uint8Array; owned?: boolean; destination?: Uint8Array; deadlineAtMs?: number } = {},
   ) {
     this.message = MESSAGE_BY_NUMBER[type]!;
     this.offsetBytes = range.offsetBytes;
     this.lengthBytes = range.lengthBytes;
-    this.source = more.source ?? null;
+    const source = more.source ?? null;
+    this.tail = more.owned ? source : null;
+    this.source = more.owned ? null : source;
     this.destination = more.destination ?? null;
     this.deadlineAtMs = more.deadlineAtMs ?? Infinity;
     this.weightBytes = (more.destination ?? more.source)?.length ?? 0;
   }
 
-  /** The frame to send now. The payload is copied the first time, the header is made anew each time. */
+  /** The frame to send now, before `tail`. The payload is copied the first time, the header is made anew each time. */
   encode(epoch: number): Uint8Array {
-    const payloadBytes = this.frame === null ? (this.source?.length ?? 0) : this.frame.length - HEADER_BYTES;
-    this.frame ??= new Uint8Array(HEADER_BYTES + payloadBytes);
+    this.frame ??= new Uint8Array(HEADER_BYTES + (this.source?.length ?? 0));
     if (this.source !== null) {
       this.frame.set(this.source, HEADER_BYTES);
       this.source = null;
     }
+    // Of the copy: whatever the caller does with the bytes, the frame stays well-formed.
+    const payload = this.tail ?? this.frame.subarray(HEADER_BYTES);
     const fields: HeaderFields = {
       type: this.message.number,
-      payloadBytes,
+      payloadBytes: payload.length,
       requestId: this.requestId,
       epoch,
       offset: this.offsetBytes,
       count: this.lengthBytes,
-      // Of the copy: whatever the caller does with the bytes, the frame stays well-formed.
-      payloadCrc: payloadBytes === 0 ? 0 : crc32(this.frame.subarray(HEADER_BYTES)),
+      payloadCrc: payload.length === 0 ? 0 : crc32(payload),
       deadlineMs: this.deadlineAtMs === Infinity ? 0 : leftMs(this.deadlineAtMs),
     };
     encodeHeader(this.frame, 0, fields);

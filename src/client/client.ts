@@ -8,6 +8,7 @@ import { parseVolumeAddress } from './address.ts';
 import { Connection } from './connection.ts';
 import { Link } from './link.ts';
 import { type ConnectOptions, type Settings, settingsOf } from './options.ts';
+import { Outages } from './outages.ts';
 import { Volume } from './volume.ts';
 
 /**
@@ -31,7 +32,11 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
       remedy: 'connect anew to use that one',
     });
   };
-  const connections = Array.from({ length: settings.connections }, () => new Connection(address, settings, accept));
+  const outages = new Outages(settings.events);
+  const connections = Array.from(
+    { length: settings.connections },
+    () => new Connection(address, settings, accept, outages),
+  );
   try {
     // The first one alone: where nothing answers, one attempt says so.
     await connections[0]!.open();

@@ -22,6 +22,7 @@ import type { Call } from './call.ts';
 import { InFlight } from './in-flight.ts';
 import { Link, type LinkOwner } from './link.ts';
 import { MAX_TIMER_MS, type Settings } from './options.ts';
+import type { Outages } from './outages.ts';
 import { backoffMs, worthAnotherAttempt } from './retry.ts';
 
 /** Even the last attempt before a time limit gets so long. */
@@ -34,6 +35,7 @@ export class Connection implements LinkOwner {
   private readonly settings: Settings;
   /** Says whether that is the volume that the device stands for; throws if not. */
   private readonly accept: (info: VolumeInfo) => void;
+  private readonly outages: Outages;
   private readonly inFlight = new InFlight();
   /** Calls that were not sent yet, in order. */
   private readonly queue: Set<Call> = new Set();
@@ -61,7 +63,8 @@ export class Connection implements LinkOwner {
   private wake: () => void = () => {};
   private idle: () => void = () => {};
 
-  constructor(address: VolumeAddress, settings: Settings, accept: (info: VolumeInfo) => void) {
+  constructor(address: VolumeAddress, settings: Settings, accept: (info: VolumeInfo) => void, outages: Outages) {
+    this.outages = outages;
     this.address = address;
     this.settings = settings;
     this.accept = accept;
@@ -140,7 +143,12 @@ export class Connection implements LinkOwner {
   private launch(call: Call, link: Link): void {
     if (this.inFlight.size === 0) this.owedSinceMs = performance.now();
     this.inFlight.add(call);
+    this.transmit(call, link);
+  }
+
+  private transmit(call: Call, link: Link): void {
     link.send(call.encode(this.epoch));
+    if (call.tail !== null) link.send(call.tail);
   }
 
   private pump(): void {
@@ -201,7 +209,8 @@ export class Connection implements LinkOwner {
       () => {
         this.timers.delete(timer);
         // On a new link it was repeated with the others.
-        if (this.link === link && this.inFlight.get(call.requestId) === call) link?.send(call.encode(this.epoch));
+        if (link !== null && this.link === link && this.inFlight.get(call.requestId) === call)
+          this.transmit(call, link);
       },
       backoffMs(call.refusals++, Math.random()),
     );
@@ -214,6 +223,7 @@ export class Connection implements LinkOwner {
     const lastedMs = performance.now() - this.upSinceMs;
     this.dropLink();
     if (this.closing) return this.end(error);
+    this.outages.lost(this, error);
     if (lastedMs >= this.settings.idleTimeoutMs) {
       this.troubleSinceMs = null;
       this.attempts = 0;
@@ -238,7 +248,9 @@ export class Connection implements LinkOwner {
       this.bringingUp = false;
       this.troubleSinceMs = null;
       this.attempts = 0;
-      if (!worthAnotherAttempt(error)) this.failure = error;
+      const forGood = !worthAnotherAttempt(error);
+      if (forGood) this.failure = error;
+      if (!this.closed) this.outages.gaveUp(error, forGood);
       this.failAll(error);
     });
   }
@@ -269,6 +281,10 @@ export class Connection implements LinkOwner {
         resolve();
       };
     });
+  }
+
+  retryNow(): void {
+    this.wake();
   }
 
   private async establish(timeoutMs: number): Promise<void> {
@@ -317,12 +333,13 @@ export class Connection implements LinkOwner {
     this.watchdog.unref();
     for (const call of this.inFlight.inOrder()) {
       if (call.givenUp) this.inFlight.remove(call);
-      else link.send(call.encode(this.epoch));
+      else this.transmit(call, link);
     }
     if (this.inFlight.size === 0) {
       this.troubleSinceMs = null;
       this.attempts = 0;
     }
+    this.outages.up(this);
     this.pump();
   }
 

@@ -6,6 +6,6 @@ export { type ErrorCode, type ErrorDetails, HoldfastError } from '../base/errors
 export type { Position } from '../base/position.ts';
 export type { ListedVolume, VolumeInfo } from '../protocol/handshake.ts';
 export { connect, list, ping } from './client.ts';
-export type { ConnectOptions } from './options.ts';
+export type { ConnectEvents, ConnectOptions } from './options.ts';
 export type { ReadRange } from './streams.ts';
-export type { Volume } from './volume.ts';
+export type { Volume, WriteOptions } from './volume.ts';

@@ -4,6 +4,19 @@
 import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 
+/** What a caller may be told of a volume's connections, as a whole. Called between requests; they must not throw. */
+export interface ConnectEvents {
+  /** The first connection is lost, all were there; requests wait, or go over those that are left. */
+  lost?(error: HoldfastError): void;
+  /** All connections are there again, so many milliseconds after the first was lost. */
+  back?(awayMs: number): void;
+  /**
+   * Requests that waited are about to fail, because `retryMs` is over, or `forGood`, because of an answer that will be
+   * the same next time. Told once until the server is back.
+   */
+  gaveUp?(error: HoldfastError, forGood: boolean): void;
+}
+
 export interface ConnectOptions {
   /** TCP connections, each a session of its own. Default 1, at most 64. */
   connections?: number | undefined;
@@ -11,7 +24,7 @@ export interface ConnectOptions {
   connectMs?: number | undefined;
   /**
    * How long a lost connection is tried to be replaced before the calls that wait for it fail (mutations with
-   * OUTCOME_UNKNOWN, others with UNREACHABLE). The next call tries again. Default 60 s.
+   * OUTCOME_UNKNOWN, others with UNREACHABLE). The next call tries again. Default 60 s; Infinity: without end.
    */
   retryMs?: number | undefined;
   /** A connection that owes replies and is silent for so long is asked with PING; silent again: replaced. Default 10 s. */
@@ -26,6 +39,7 @@ export interface ConnectOptions {
   maxQueued?: number | undefined;
   /** Name of this program, for the server's log. */
   clientName?: string | undefined;
+  events?: ConnectEvents | undefined;
 }
 
 export type Settings = { readonly [K in keyof ConnectOptions]-?: NonNullable<ConnectOptions[K]> };
@@ -40,6 +54,7 @@ const DEFAULTS: Settings = {
   maxInFlightRequests: 1024,
   maxQueued: 16_384,
   clientName: 'holdfast client',
+  events: {},
 };
 
 /** Longest time that a timer of Node can wait, about 24 days. */
@@ -49,7 +64,7 @@ export const MAX_TIMER_MS = 2 ** 31 - 1;
 export function settingsOf(options: ConnectOptions): Settings {
   const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const settings: Settings = { ...DEFAULTS, ...chosen };
-  const check = (name: keyof ConnectOptions, least: number, most: number): void => {
+  const check = (name: Exclude<keyof ConnectOptions, 'events'>, least: number, most: number): void => {
     const value = settings[name];
     if (typeof value === 'number' && value >= least && value <= most) return;
     throw new HoldfastError('INVALID_ARGUMENT', {
@@ -59,7 +74,7 @@ export function settingsOf(options: ConnectOptions): Settings {
   };
   check('connections', 1, 64);
   check('connectMs', 0, MAX_TIMER_MS);
-  check('retryMs', 0, MAX_TIMER_MS);
+  check('retryMs', 0, Infinity);
   check('idleTimeoutMs', 1, MAX_TIMER_MS);
   check('handshakeTimeoutMs', 1, MAX_TIMER_MS);
   check('maxInFlightBytes', 1, Number.MAX_SAFE_INTEGER);

@@ -6,7 +6,7 @@
  * were not sent are not sent any more.
  */
 import type { Readable, Writable } from 'node:stream';
-import type { BlockDevice, CallOptions, Extent, ExtentOptions } from '../base/device.ts';
+import type { BlockDevice, CallOptions, ChangedExtent, Extent, ExtentOptions } from '../base/device.ts';
 import { checkCall } from '../base/check-call.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB, type Part, split, splitZero } from '../base/units.ts';
@@ -17,6 +17,14 @@ import {
   encodeInfo,
   type VolumeInfo,
 } from '../protocol/handshake.ts';
+import {
+  type ListedMark,
+  type MarkRequest,
+  decodeChanges,
+  decodeMarks,
+  encodeChangesRequest,
+  encodeMark,
+} from '../protocol/marks.ts';
 import { MAX_EXTENTS, MESSAGES } from '../protocol/messages.ts';
 import { Call } from './call.ts';
 import type { Connection } from './connection.ts';
@@ -25,8 +33,14 @@ import { readableOf, type ReadRange, writableOf } from './streams.ts';
 
 const PARTS_UNDER_WAY = 16;
 const DEFAULT_EXTENTS = 4096;
+const NOTHING: Part = { offsetBytes: 0, lengthBytes: 0 };
 /** Bytes that one EXTENTS request asks about: its count is a u32. */
 const EXTENTS_WINDOW_BYTES = 1024 * MiB;
+
+export interface WriteOptions extends CallOptions {
+  /** The bytes are the library's from now on and are not copied: the caller must never change them again. */
+  owned?: boolean | undefined;
+}
 
 export class Volume implements BlockDevice {
   readonly name: string;
@@ -56,20 +70,28 @@ export class Volume implements BlockDevice {
   async read(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<Uint8Array> {
     this.check('read', offsetBytes, lengthBytes);
     const result = new Uint8Array(lengthBytes);
+    await this.readInto(offsetBytes, result, options);
+    return result;
+  }
+
+  /** Reads as many bytes as `result` has. After an error they are undefined; if it was given up, they may still change. */
+  async readInto(offsetBytes: number, result: Uint8Array, options: CallOptions = {}): Promise<void> {
+    const lengthBytes = result.length;
+    this.check('read', offsetBytes, lengthBytes);
     await this.run('read', split(offsetBytes, lengthBytes), options, (part, deadlineAtMs) => {
       const from = part.offsetBytes - offsetBytes;
       const destination = result.subarray(from, from + part.lengthBytes);
       return new Call(MESSAGES.READ.number, part, { destination, deadlineAtMs });
     });
-    return result;
   }
 
-  async write(offsetBytes: number, bytes: Uint8Array, options: CallOptions = {}): Promise<void> {
+  async write(offsetBytes: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
     this.check('write', offsetBytes, bytes.length);
+    const owned = options.owned ?? false;
     await this.mutate('write', split(offsetBytes, bytes.length), options, (part, deadlineAtMs) => {
       const from = part.offsetBytes - offsetBytes;
       const source = bytes.subarray(from, from + part.lengthBytes);
-      return new Call(MESSAGES.WRITE.number, part, { source, deadlineAtMs });
+      return new Call(MESSAGES.WRITE.number, part, { source, owned, deadlineAtMs });
     });
   }
 
@@ -125,6 +147,69 @@ export class Volume implements BlockDevice {
         if (last?.kind === extent.kind) last.lengthBytes += extent.lengthBytes;
         else if (result.length === limit) return result;
         else result.push(extent);
+      }
+      at += covered;
+    }
+    return result;
+  }
+
+  /**
+   * Sets a mark, durably: from here on `changes` tells which blocks were written.
+   * @throws HoldfastError EXISTS, TOO_MANY, INVALID_ARGUMENT (the name), OUTCOME_UNKNOWN
+   */
+  async mark(name: string, options: CallOptions = {}): Promise<void> {
+    await this.changeMark({ action: 'set', name }, options);
+  }
+
+  /** Forgets a mark. @throws HoldfastError INVALID_ARGUMENT if there is none of that name */
+  async deleteMark(name: string, options: CallOptions = {}): Promise<void> {
+    await this.changeMark({ action: 'delete', name }, options);
+  }
+
+  private async changeMark(change: MarkRequest, options: CallOptions): Promise<void> {
+    this.check('mark', 0, 0);
+    const work = this.runOne('mark', NOTHING, options, MESSAGES.MARK.number, encodeMark(change));
+    this.mutations.add(work);
+    try {
+      await work;
+    } finally {
+      this.mutations.delete(work);
+    }
+  }
+
+  /** The marks of the volume, oldest first. */
+  async marks(options: CallOptions = {}): Promise<ListedMark[]> {
+    this.check('marks', 0, 0);
+    return decodeMarks(await this.runOne('marks', NOTHING, options, MESSAGES.MARKS.number, null));
+  }
+
+  /**
+   * What changed since a mark was set, in whole blocks, clipped to the range; perhaps more, never less. Without a mark
+   * of that name everything counts as changed. With `limit` the answer may cover the range only in part.
+   */
+  async changes(
+    mark: string,
+    offsetBytes: number,
+    lengthBytes: number,
+    options: ExtentOptions = {},
+  ): Promise<ChangedExtent[]> {
+    this.check('changes', offsetBytes, lengthBytes);
+    const limit = options.limit ?? DEFAULT_EXTENTS;
+    const result: ChangedExtent[] = [];
+    for (let at = offsetBytes, end = offsetBytes + lengthBytes; at < end;) {
+      const window = { offsetBytes: at, lengthBytes: Math.min(EXTENTS_WINDOW_BYTES, end - at) };
+      const source = encodeChangesRequest(Math.min(MAX_EXTENTS, limit - result.length + 1), mark);
+      const found = decodeChanges(await this.runOne('changes', window, options, MESSAGES.CHANGES.number, source), at);
+      const covered = found.reduce((sum, run) => sum + run.lengthBytes, 0);
+      if (covered === 0 || covered > window.lengthBytes) {
+        const detail = `the server's runs cover ${covered} bytes`;
+        throw new HoldfastError('BAD_FRAME', { operation: 'changes', volume: this.name, ...window, detail });
+      }
+      for (const run of found) {
+        const last = result.at(-1);
+        if (last?.changed === run.changed) last.lengthBytes += run.lengthBytes;
+        else if (result.length === limit) return result;
+        else result.push(run);
       }
       at += covered;
     }
@@ -192,10 +277,11 @@ export class Volume implements BlockDevice {
     range: Part,
     options: CallOptions,
     type: number,
-    source: Uint8Array,
+    source: Uint8Array | null,
   ): Promise<Uint8Array | null> {
     let payload: Uint8Array | null = null;
-    const make = (part: Part, deadlineAtMs: number): Call => new Call(type, part, { source, deadlineAtMs });
+    const own = source === null ? {} : { source };
+    const make = (part: Part, deadlineAtMs: number): Call => new Call(type, part, { ...own, deadlineAtMs });
     await this.run(operation, [range], options, make, undefined, (reply) => (payload = reply));
     return payload;
   }

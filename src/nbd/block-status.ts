@@ -6,7 +6,7 @@
  * end; neighbours of one status are merged; with REQ_ONE exactly one descriptor. What the runs leave open at the front
  * is reported with the status that is always safe to report.
  */
-import type { Extent } from '../base/device.ts';
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import { put32 } from './big-endian.ts';
 import { ALLOCATION, CHUNKS, COMMAND_FLAGS, DIRTY, MAX_DESCRIPTORS } from './constants.ts';
 import { CHUNK_HEADER_BYTES, encodeChunkHeader } from './replies.ts';
@@ -17,13 +17,6 @@ export interface StatusRun {
   offsetBytes: number;
   lengthBytes: number;
   status: number;
-}
-
-/** A run of bytes that changed since a mark, or did not. */
-export interface ChangeRun {
-  offsetBytes: number;
-  lengthBytes: number;
-  changed: boolean;
 }
 
 /** Runs in ascending order, not overlapping, and what holds where no run says otherwise. */
@@ -43,7 +36,7 @@ export function allocationStatus(extents: readonly Extent[]): Status {
 }
 
 /** A backup copies what is dirty, so what nobody knows is dirty. */
-export function dirtyStatus(changes: readonly ChangeRun[]): Status {
+export function dirtyStatus(changes: readonly ChangedExtent[]): Status {
   const runs = changes.map(({ offsetBytes, lengthBytes, changed }) => ({
     offsetBytes,
     lengthBytes,

@@ -23,10 +23,12 @@ import {
   encodeList,
   encodeVolumeInfo,
 } from '../protocol/handshake.ts';
+import { decodeChangesRequest, decodeMark, encodeChanges, encodeMarks } from '../protocol/marks.ts';
 import { MESSAGES, REPLY_BIT, SESSION_WINDOW } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
 import type { Attachment, Expired, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
+import { checkMarkName } from '../storage/marks.ts';
 import type { ConnectionHost } from './connection-host.ts';
 import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
@@ -292,23 +294,34 @@ export class Connection {
         return volume.zero(this.attachment, requestId, offset, count, done, this.expiryOf(h));
       case MESSAGES.TRIM.number:
         return volume.trim(this.attachment, requestId, offset, count, done, this.expiryOf(h));
+      case MESSAGES.MARK.number: {
+        const change = decodeMark(payload);
+        checkMarkName(change.name);
+        return volume.mark(this.attachment, requestId, change, done);
+      }
+      case MESSAGES.MARKS.number:
+        return this.answer(requestId, type, encodeMarks(volume.marks()));
+      case MESSAGES.CHANGES.number: {
+        const { limit, mark } = decodeChangesRequest(payload);
+        return this.tableWalk(requestId, type, () => encodeChanges(volume.changes(mark, offset, count, limit)));
+      }
       default: {
         const limit = decodeExtentsRequest(payload);
-        return this.extents(volume, requestId, offset, count, limit);
+        return this.tableWalk(requestId, type, () => encodeExtents(volume.extents(offset, count, limit)));
       }
     }
   }
 
   /** Each walks a part of the tables, so only a few are answered in a turn of the event loop. */
-  private extents(volume: ServedVolume, requestId: number, offset: number, count: number, limit: number): void {
+  private tableWalk(requestId: number, type: number, walk: () => Uint8Array): void {
     const weight = this.host.limits.maxInFlightBytes / EXTENTS_PER_TURN;
     this.flow.bytes += weight;
     setImmediate(() => {
       this.flow.bytes -= weight;
       try {
-        this.answer(requestId, MESSAGES.EXTENTS.number, encodeExtents(volume.extents(offset, count, limit)));
+        this.answer(requestId, type, walk());
       } catch (error) {
-        this.fail(requestId, MESSAGES.EXTENTS.number, asHoldfastError(error));
+        this.fail(requestId, type, asHoldfastError(error));
       }
     });
   }

@@ -5,9 +5,8 @@
  * Guarantees every implementation gives: each callback is called exactly once, never before the call returns; ranges
  * were checked by the session; a mutation without an error is durable.
  */
-import type { Extent } from '../base/device.ts';
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import type { HoldfastError } from '../base/errors.ts';
-import type { ChangeRun } from '../nbd/block-status.ts';
 import type { NbdExport } from '../nbd/exports.ts';
 import type { Done } from '../replication/served-volume.ts';
 
@@ -35,5 +34,5 @@ export interface NbdDevice {
   /** What is a hole; at most `limit` extents, which may cover the range only in part. */
   allocation(offsetBytes: number, lengthBytes: number, limit: number): Promise<readonly Extent[]>;
   /** What changed since a mark; as `allocation`. */
-  changes(mark: string, offsetBytes: number, lengthBytes: number, limit: number): Promise<readonly ChangeRun[]>;
+  changes(mark: string, offsetBytes: number, lengthBytes: number, limit: number): Promise<readonly ChangedExtent[]>;
 }

@@ -7,10 +7,9 @@
  * one another.
  */
 import { copyBytes } from '../base/copy.ts';
-import type { Extent } from '../base/device.ts';
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import type { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, type Part, split, splitZero } from '../base/units.ts';
-import type { ChangeRun } from '../nbd/block-status.ts';
 import type { NbdExport } from '../nbd/exports.ts';
 import type { Done, ServedVolume } from '../replication/served-volume.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
@@ -39,7 +38,8 @@ export class ServedNbdDevice implements NbdDevice {
 
   get export(): NbdExport {
     const { name, sizeBytes, readOnly } = this.volume.info();
-    return { name, sizeBytes, readOnly, description: `Holdfast volume ${name}` };
+    const marks = this.volume.marks().map((mark) => mark.name);
+    return { name, sizeBytes, readOnly, marks, description: `Holdfast volume ${name}` };
   }
 
   // --- WRITE --------------------------------------------------------------------------------------------------------
@@ -146,8 +146,13 @@ export class ServedNbdDevice implements NbdDevice {
     return this.volume.extents(offsetBytes, lengthBytes, limit);
   }
 
-  async changes(_mark: string, _offsetBytes: number, _lengthBytes: number): Promise<readonly ChangeRun[]> {
-    return [];
+  async changes(
+    mark: string,
+    offsetBytes: number,
+    lengthBytes: number,
+    limit: number,
+  ): Promise<readonly ChangedExtent[]> {
+    return this.volume.changes(mark, offsetBytes, lengthBytes, limit);
   }
 }
 

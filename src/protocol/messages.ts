@@ -66,6 +66,9 @@ export const MESSAGES = {
   ZERO: { number: 19, request: NONE, reply: NONE, ...MUTATION },
   TRIM: { number: 20, request: NONE, reply: NONE, ...MUTATION },
   EXTENTS: { number: 21, request: [4, 4], reply: CONTROL, ...ON_VOLUME },
+  MARK: { number: 22, request: CONTROL, reply: NONE, ...MUTATION },
+  MARKS: { number: 23, request: NONE, reply: CONTROL, ...ON_VOLUME },
+  CHANGES: { number: 24, request: CONTROL, reply: CONTROL, ...ON_VOLUME },
 } as const satisfies Record<string, Row>;
 
 export type MessageName = keyof typeof MESSAGES;

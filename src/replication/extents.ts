@@ -1,6 +1,7 @@
-/** Extents from a view of which blocks are holes. Pure. */
-import type { Extent } from '../base/device.ts';
+/** Extents from a view of which blocks are holes, and from a bitmap of which have changed. Pure. */
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
+import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 
 /** Blocks that one call looks at: it bounds the work of one turn. */
 const SCAN_BLOCKS = 262_144;
@@ -31,4 +32,32 @@ export function extentsOf(view: HoleView, offsetBytes: number, lengthBytes: numb
     block = next;
   }
   return extents;
+}
+
+/** What changed by a mark's bitmap; without one everything did: a copy of too much is safe, of too little is not. */
+export function changesOf(
+  bitmap: DirtyBitmap | null,
+  offsetBytes: number,
+  lengthBytes: number,
+  limit: number,
+): ChangedExtent[] {
+  const end = offsetBytes + lengthBytes;
+  if (bitmap === null) return [{ offsetBytes, lengthBytes, changed: true }];
+  const endBlock = Math.ceil(end / BLOCK_BYTES);
+  const changes: ChangedExtent[] = [];
+  const add = (first: number, next: number, changed: boolean): void => {
+    const from = Math.max(first * BLOCK_BYTES, offsetBytes);
+    const to = Math.min(next * BLOCK_BYTES, end);
+    if (to > from && changes.length < limit) changes.push({ offsetBytes: from, lengthBytes: to - from, changed });
+  };
+  for (let block = Math.floor(offsetBytes / BLOCK_BYTES); block < endBlock && changes.length < limit;) {
+    const run = bitmap.nextRun(block, endBlock - block);
+    const first = Math.min(run?.first ?? endBlock, endBlock);
+    add(block, first, false);
+    block = first;
+    if (run === null || first === endBlock) continue;
+    add(first, first + run.count, true);
+    block = first + run.count;
+  }
+  return changes;
 }

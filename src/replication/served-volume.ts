@@ -7,9 +7,10 @@
  * OUT_OF_RANGE, INVALID_ARGUMENT, READ_ONLY without effect.
  */
 import type { HoldfastError } from '../base/errors.ts';
-import type { Extent } from '../base/device.ts';
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import type { Position } from '../base/position.ts';
 import type { Slot } from '../storage/arena.ts';
+import type { Mark, MarkChange } from '../storage/marks.ts';
 
 /** A session's attachment to a volume, made by `attach`, ended by a later attach of the same session or by `detach`. */
 export interface Attachment {
@@ -93,4 +94,11 @@ export interface ServedVolume {
   flush(done: Done): void;
   /** At most `limit` extents; the range may be covered only in part, never empty. Synchronous: from the tables. */
   extents(offsetBytes: number, lengthBytes: number, limit: number): Extent[];
+
+  /** Sets or deletes a mark, durably. EXISTS, INVALID_ARGUMENT, TOO_MANY without effect. */
+  mark(attachment: Attachment | null, request: number, change: MarkChange, done: Done): void;
+  /** Oldest first. */
+  marks(): Mark[];
+  /** As `extents`: what changed since a mark. A mark that is not there (any more): everything did. */
+  changes(mark: string, offsetBytes: number, lengthBytes: number, limit: number): ChangedExtent[];
 }

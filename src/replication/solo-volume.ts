@@ -8,23 +8,23 @@
  */
 import assert from 'node:assert/strict';
 import { combineBlocks, crcBlocks } from '../base/checksum.ts';
-import type { Extent } from '../base/device.ts';
+import type { ChangedExtent, Extent } from '../base/device.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
-import { RECORD_KINDS, type RecordKind } from '../storage/record.ts';
+import type { Mark, MarkChange } from '../storage/marks.ts';
+import { RECORD_KINDS, type RecordKind, isControl } from '../storage/record.ts';
 import { Edges, Scratch } from './edges.ts';
-import { extentsOf } from './extents.ts';
+import { changesOf, extentsOf } from './extents.ts';
 import { Flushes } from './flushes.ts';
+import { OwedZeros } from './owed-zeros.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type SoloAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
 
-/** Blocks of owed zeros written at a time. */
-const ZERO_RUN_BLOCKS = 256;
 /** Blocks that operations under way may be on: it bounds the lock's memory, and the work of one turn. */
 const MAX_LOCKED_BLOCKS = 65_536;
 const NO_SESSION = 0n;
@@ -68,8 +68,7 @@ export class SoloVolume implements ServedVolume {
   private underWay = 0;
   private closing = false;
   private idleWaiters: Array<() => void> = [];
-  private zeroFrom = 0;
-  private zeroing: Promise<boolean> | null = null;
+  private readonly owedZeros: OwedZeros;
 
   constructor(
     store: BlockStore,
@@ -82,6 +81,7 @@ export class SoloVolume implements ServedVolume {
     this.fence = new SessionFence(store);
     this.scratch = new Scratch(arena);
     this.flushes = new Flushes(store);
+    this.owedZeros = new OwedZeros(store, this.lock);
     store.listen({
       durable: (position) => this.durable(position),
       room: () => this.roomAgain(),
@@ -163,15 +163,9 @@ export class SoloVolume implements ServedVolume {
     expired: Expired = NEVER,
     token = 0,
   ): void {
-    const give = (error: HoldfastError | null): void => {
-      this.arena.release(slot);
-      this.flushes.placed(token);
-      queueMicrotask(() => done(error));
-    };
     const refusal = this.refusal('write', offsetBytes, lengthBytes, MAX_IO_BYTES, true);
-    if (refusal !== null) return give(refusal);
-    const settled = this.fence.lookUp(attachment, request);
-    if (settled !== 'new') return give(settled);
+    const settled = refusal ?? this.fence.lookUp(attachment, request);
+    if (settled !== 'new') return this.giveBack(slot, token, () => done(settled));
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const head = offsetBytes - first * BLOCK_BYTES;
@@ -188,6 +182,13 @@ export class SoloVolume implements ServedVolume {
     } else {
       this.whenRoom(mutation, count, () => this.writeUnaligned(mutation, head, tail));
     }
+  }
+
+  /** A mutation gets no place in the log. */
+  private giveBack(slot: Slot, token: number, answer: () => void): void {
+    this.arena.release(slot);
+    this.flushes.placed(token);
+    queueMicrotask(answer);
   }
 
   /**
@@ -273,6 +274,34 @@ export class SoloVolume implements ServedVolume {
     });
   }
 
+  mark(attachment: Attachment | null, request: number, change: MarkChange, done: Done): void {
+    const refusal = this.refusal('mark', 0, 1, 1, true);
+    if (refusal !== null) return queueMicrotask(() => done(refusal));
+    const settled = this.fence.lookUp(attachment, request);
+    if (settled !== 'new') return queueMicrotask(() => done(settled));
+    this.withSlot(1, 0, (slot, token) => {
+      const kind = RECORD_KINDS.MARK;
+      const mutation: Mutation = { kind, attachment, request, first: 0, count: 1, slot, done, expired: NEVER, token };
+      this.whenRoom(mutation, 1, () => {
+        // Decided here, where its place in the log is.
+        const refused = this.store.marks.refusal(change);
+        if (refused !== null) return this.giveBack(slot, mutation.token, () => done(refused));
+        this.store.marks.encode(change, slot.payload);
+        this.append(mutation, crcBlocks(slot.payload, slot.crcs, 0));
+      });
+    });
+  }
+
+  marks(): Mark[] {
+    return this.store.marks.list();
+  }
+
+  changes(mark: string, offsetBytes: number, lengthBytes: number, limit: number): ChangedExtent[] {
+    const refusal = this.refusal('changes', offsetBytes, lengthBytes, Infinity, false);
+    if (refusal !== null) throw refusal;
+    return changesOf(this.store.marks.bitmap(mark), offsetBytes, lengthBytes, limit);
+  }
+
   /** @param token of `Flushes.later`, 0 at first */
   private withSlot(pages: number, token: number, use: (slot: Slot, token: number) => void): void {
     const slot = this.arena.take(pages);
@@ -286,9 +315,7 @@ export class SoloVolume implements ServedVolume {
     const attempt = (): boolean => {
       const refusal = this.dropReason(mutation);
       if (refusal !== null) {
-        this.arena.release(mutation.slot);
-        this.flushes.placed(mutation.token);
-        queueMicrotask(() => mutation.done(refusal));
+        this.giveBack(mutation.slot, mutation.token, () => mutation.done(refusal));
         return true;
       }
       if (!this.store.hasRoom(payloadBlocks) || this.lockIsFull(mutation.count)) return false;
@@ -352,24 +379,30 @@ export class SoloVolume implements ServedVolume {
       payloadCrc,
     };
     if (attachment !== null) (attachment as SoloAttachment).last = record;
-    const operation = this.lock.write(first, count, record, () => this.applyNow(record, operation));
+    // What is about no block takes effect when it is applied, and is answered then.
+    const control = isControl(kind);
+    const operation = this.lock.write(first, control ? 0 : count, record, () =>
+      this.applyNow(record, operation, control ? done : null),
+    );
     this.unapplied++;
-    this.awaiting.push({ record, operation, done });
+    const failed: Done = (error) => error !== null && done(error);
+    this.awaiting.push({ record, operation, done: control ? failed : done });
     this.store.append(record);
     this.flushes.placed(mutation.token);
   }
 
-  private applyNow(record: LogRecord, operation: Operation<LogRecord>): void {
-    const over = (): void => {
+  private applyNow(record: LogRecord, operation: Operation<LogRecord>, done: Done | null): void {
+    const over: Done = (error) => {
       this.unapplied--;
       this.lock.finish(operation);
       this.arena.release(record.slot);
+      done?.(error);
       this.fence.settled();
       this.wakeIdle();
       if (this.waitingForRoom.length > 0) this.roomAgain();
     };
     // A store that failed applies nothing more; whoever waits behind this record hears of it from the store.
-    if (this.store.failed !== null) queueMicrotask(over);
+    if (this.store.failed !== null) queueMicrotask(() => over(this.store.failed));
     else this.store.apply(record, over);
   }
 
@@ -426,35 +459,7 @@ export class SoloVolume implements ServedVolume {
 
   /** Writes zeros into one run of blocks that are owed them. @returns whether there was one */
   zeroSome(): Promise<boolean> {
-    if (this.store.failed !== null) return Promise.resolve(false);
-    this.zeroing ??= this.zeroRun().finally(() => {
-      this.zeroing = null;
-    });
-    return this.zeroing;
-  }
-
-  private async zeroRun(): Promise<boolean> {
-    const run = this.store.nextOwed(this.zeroFrom, ZERO_RUN_BLOCKS) ?? this.store.nextOwed(0, ZERO_RUN_BLOCKS);
-    if (run === null) {
-      this.store.settleZeroed();
-      return false;
-    }
-    this.zeroFrom = run.first + run.count;
-    // Owed blocks are read without touching `data`, so it is enough to keep writes away: a shared lock does that.
-    await new Promise<void>((granted) => {
-      const operation: Operation<LogRecord> = this.lock.read(run.first, run.count, () =>
-        queueMicrotask(() => {
-          this.store
-            .zeroOwed(run.first, run.count)
-            .catch(() => {})
-            .finally(() => {
-              this.lock.finish(operation);
-              granted();
-            });
-        }),
-      );
-    });
-    return true;
+    return this.owedZeros.writeSome();
   }
 
   private abandon(error: HoldfastError): void {
@@ -483,7 +488,7 @@ export class SoloVolume implements ServedVolume {
   /** Refuses new requests and resolves when those under way are applied. */
   async drain(): Promise<void> {
     this.closing = true;
-    await this.zeroing;
+    await this.owedZeros.running;
     this.roomAgain();
     while (!this.idle && this.store.failed === null) {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));

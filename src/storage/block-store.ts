@@ -16,8 +16,9 @@ import type { Run } from './dirty-bitmap.ts';
 import { type Files, io } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
 import { type Layout, PAGE_BYTES } from './layout.ts';
+import type { Marks } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
-import { RECORD_KINDS } from './record.ts';
+import { RECORD_KINDS, isControl } from './record.ts';
 import type { SessionTable } from './session-table.ts';
 import type { JournalTail, StoreHealth, Superblock } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
@@ -134,6 +135,9 @@ export class BlockStore implements ReplicatedStore {
   get committedPosition(): Position {
     return this.committed;
   }
+  get marks(): Marks {
+    return this.tables.marks;
+  }
   get sessions(): SessionTable {
     return this.tables.sessions;
   }
@@ -200,6 +204,7 @@ export class BlockStore implements ReplicatedStore {
     const bytes = recordBytes(record.kind === RECORD_KINDS.ZERO ? 0 : record.blockCount);
     this.uncommittedBytes.push({ position: this.last, bytes });
     this.uncommittedSum += bytes;
+    this.tables.noteAppended(record, record.slot.payload);
     this.journal.append(record);
   }
 
@@ -259,7 +264,8 @@ export class BlockStore implements ReplicatedStore {
 
   private applied(record: LogRecord, done: (error: HoldfastError | null) => void): void {
     if (this.failure !== null) return done(this.failure);
-    this.tables.applyBlocks(record, record.slot.crcs);
+    if (isControl(record.kind)) this.tables.applyControl(record, record.slot.payload);
+    else this.tables.applyBlocks(record, record.slot.crcs);
     this.appliedRecords++;
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);
@@ -413,6 +419,7 @@ export class BlockStore implements ReplicatedStore {
         committed: this.committed,
         headBatchNo: this.journal.durableBatchNo,
         ...change,
+        bitmaps: this.tables.marks.uses(this.superblock.bitmaps),
         sequence: this.superblock.sequence + 1,
       };
       await this.meta.commit(next, pages, fill);

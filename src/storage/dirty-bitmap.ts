@@ -68,6 +68,21 @@ export class DirtyBitmap {
     return true;
   }
 
+  clearAll(): void {
+    for (const [number, words] of this.pages) {
+      if (words.some((word) => word !== 0)) this.changed.touch(number);
+      words.fill(0);
+    }
+    this.bits = 0;
+  }
+
+  setAll(): void {
+    for (let number = 0; number * BITS_PER_PAGE < this.blocks; number++) {
+      this.decodePage(number, null);
+      this.changed.touch(number);
+    }
+  }
+
   /** The first run of set bits at or after `from`, at most `limit` blocks of it; null when there is none. */
   nextRun(from: number, limit: number): Run | null {
     const first = this.nextSet(from);

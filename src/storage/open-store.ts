@@ -12,7 +12,7 @@ import { BlockStore } from './block-store.ts';
 import { type Files, io } from './files.ts';
 import { BITMAP_SLOTS, type Layout, OWED_SLOT, PAGE_BYTES, layoutOf } from './layout.ts';
 import { MetaPages, readSuperblocks } from './meta-pages.ts';
-import { type DecodedRecord, RECORD_KINDS } from './record.ts';
+import { type DecodedRecord, RECORD_KINDS, isControl } from './record.ts';
 import { type Recovered, recoverJournal } from './recovery.ts';
 import type { Superblock } from './superblock.ts';
 import { StoreTables } from './tables.ts';
@@ -134,7 +134,7 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     });
   }
   const tables = new StoreTables(layout, found.volumeId);
-  const damagedPages = await tables.load(meta, layout, found.committed);
+  const damagedPages = await tables.load(meta, layout, found);
   let recovered: Recovered | null = null;
   let head = found.tail;
   let last = found.committed;
@@ -171,6 +171,7 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     clean: false,
     health,
     healthReason,
+    bitmaps: tables.marks.uses(found.bitmaps),
   };
   // What was replayed is synced before the tail passes it; only then does the new epoch begin.
   if (recovered !== null && recovered.batches > 0) await io((done) => files.sync('data', done));
@@ -199,6 +200,12 @@ class Replay {
 
   async batch(records: DecodedRecord[]): Promise<void> {
     for (const record of records) {
+      this.tables.noteAppended(record, record.payload);
+      if (isControl(record.kind)) {
+        this.tables.applyControl(record, record.payload);
+        this.tables.applySession(record);
+        continue;
+      }
       if (record.kind === RECORD_KINDS.WRITE) await this.write(record);
       this.tables.applyBlocks(record, record.crcs, true);
       this.tables.applySession(record);

@@ -52,8 +52,14 @@ export function headerBytes(payloadBlocks: number): number {
   return Math.ceil((RECORD_FIXED_BYTES + 4 * payloadBlocks) / RECORD_ALIGN_BYTES) * RECORD_ALIGN_BYTES;
 }
 
+/** About no block of the volume: the payload, one block, says what it means, and `firstBlock` is 0. */
+export function isControl(kind: RecordKind): boolean {
+  return kind === RECORD_KINDS.MARK;
+}
+
 function hasPayload(kind: RecordKind): boolean {
-  return kind === RECORD_KINDS.WRITE || kind === RECORD_KINDS.COPY || kind === RECORD_KINDS.REPAIR;
+  const { WRITE, COPY, REPAIR } = RECORD_KINDS;
+  return kind === WRITE || kind === COPY || kind === REPAIR || isControl(kind);
 }
 
 /** The bytes of an encoded record, and what the batch needs of it. */

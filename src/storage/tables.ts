@@ -6,13 +6,14 @@
  * whenever it changed since it was last handed out.
  */
 import { ENTRY_ZERO, entryOf, volumeSeed } from '../base/checksum.ts';
-import type { Position } from '../base/position.ts';
 import { ChecksumTable } from './checksum-table.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { type Layout, OWED_SLOT, PAGE_BODY_BYTES, SESSION_PAGES } from './layout.ts';
+import { Marks, decodeMarkChange } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
 import { RECORD_KINDS, type RecordFields } from './record.ts';
 import { SessionTable } from './session-table.ts';
+import type { Superblock } from './superblock.ts';
 
 /** The changed pages of one checkpoint, ascending, and how to fill each. */
 export interface DirtyPages {
@@ -25,6 +26,7 @@ export class StoreTables {
   readonly checksums: ChecksumTable;
   /** Blocks whose entry is zero while old bytes may still lie in `data`. */
   readonly owed: DirtyBitmap;
+  readonly marks: Marks;
   sessions: SessionTable = new SessionTable();
   /** Owed blocks whose zeros were written, but not synced yet. */
   private readonly zeroed: Set<number> = new Set();
@@ -40,27 +42,54 @@ export class StoreTables {
     this.seed = volumeSeed(volumeId);
     this.checksums = new ChecksumTable(layout.blocks);
     this.owed = new DirtyBitmap(layout.blocks);
+    this.marks = new Marks(layout.blocks);
   }
 
   /** @returns the number of tracked pages that did not verify */
-  async load(meta: MetaPages, layout: Layout, position: Position): Promise<number> {
+  async load(meta: MetaPages, layout: Layout, { committed, bitmaps }: Superblock): Promise<number> {
     const bodies: Array<Uint8Array | null> = [];
     await meta.load(0, SESSION_PAGES, (page, body) => {
       if (body === null) this.damaged.push(page);
       bodies.push(body === null ? null : body.slice());
     });
-    this.sessions = SessionTable.decode(bodies, position);
-    const owedFirst = layout.bitmapFirstPage + OWED_SLOT * layout.pagesPerBitmap;
-    await meta.load(owedFirst, layout.pagesPerBitmap, (page, body) => {
-      if (body === null) this.damaged.push(page);
-      this.owed.decodePage(page - owedFirst, body);
-    });
+    this.sessions = SessionTable.decode(bodies, committed);
+    for (const slot of [OWED_SLOT, ...this.marks.load(bitmaps)]) {
+      const first = layout.bitmapFirstPage + slot * layout.pagesPerBitmap;
+      await meta.load(first, layout.pagesPerBitmap, (page, body) => {
+        if (body === null) this.damaged.push(page);
+        this.bitmapOf(slot).decodePage(page - first, body);
+      });
+    }
     const { checksumFirstPage } = layout;
     await meta.load(checksumFirstPage, layout.trackedPages - checksumFirstPage, (page, body) => {
       if (body === null) this.damaged.push(page);
       this.checksums.decodePage(page - checksumFirstPage, body);
     });
     return this.damaged.length;
+  }
+
+  private bitmapOf(slot: number): DirtyBitmap {
+    return slot === OWED_SLOT ? this.owed : this.marks.bitmapOfSlot(slot);
+  }
+
+  /** The bitmap that a tracked page belongs to, and the page's number in it. */
+  private bitmapPage(page: number): { bitmap: DirtyBitmap; number: number } {
+    const { bitmapFirstPage, pagesPerBitmap } = this.layout;
+    const slot = Math.floor((page - bitmapFirstPage) / pagesPerBitmap);
+    return { bitmap: this.bitmapOf(slot), number: (page - bitmapFirstPage) % pagesPerBitmap };
+  }
+
+  /** To be called when a record is appended or replayed, before it is applied. */
+  noteAppended(record: RecordFields, payload: Uint8Array): void {
+    if (record.kind === RECORD_KINDS.WRITE || record.kind === RECORD_KINDS.ZERO) return this.marks.note(record);
+    const change = record.kind === RECORD_KINDS.MARK ? decodeMarkChange(payload) : null;
+    if (change !== null) this.marks.begin(change, record);
+  }
+
+  /** Applies a record that is about no block. */
+  applyControl(record: RecordFields, payload: Uint8Array): void {
+    const change = record.kind === RECORD_KINDS.MARK ? decodeMarkChange(payload) : null;
+    if (change !== null) this.marks.apply(change, record);
   }
 
   /**
@@ -127,13 +156,17 @@ export class StoreTables {
 
   /** The loss is accepted: pages that did not verify are written anew, with what is left of their content. */
   renewDamaged(): void {
-    const { bitmapFirstPage, pagesPerBitmap, checksumFirstPage } = this.layout;
+    const { bitmapFirstPage, checksumFirstPage } = this.layout;
+    // What was lost may be what changed since.
+    this.marks.distrust();
     for (const page of this.damaged.splice(0)) {
       if (page < bitmapFirstPage) {
         this.sessionsChanged = true;
         this.leastSessionPages = Math.max(this.leastSessionPages, page + 1);
-      } else if (page < checksumFirstPage) this.owed.changed.touch(page - bitmapFirstPage - OWED_SLOT * pagesPerBitmap);
-      else this.checksums.changed.touch(page - checksumFirstPage);
+      } else if (page < checksumFirstPage) {
+        const { bitmap, number } = this.bitmapPage(page);
+        bitmap.changed.touch(number);
+      } else this.checksums.changed.touch(page - checksumFirstPage);
     }
   }
 
@@ -144,12 +177,15 @@ export class StoreTables {
     const pages = [
       ...(sessions ?? []).map((_, i) => i),
       ...this.owed.changed.take().map((page) => owedFirst + page),
+      ...this.marks.takeChanged(this.layout),
       ...this.checksums.changed.take().map((page) => checksumFirstPage + page),
     ];
     const fill = (page: number, body: Uint8Array): void => {
       if (page < bitmapFirstPage) body.set(sessions![page]!);
-      else if (page < checksumFirstPage) this.owed.encodePage(page - owedFirst, body);
-      else this.checksums.encodePage(page - checksumFirstPage, body);
+      else if (page < checksumFirstPage) {
+        const { bitmap, number } = this.bitmapPage(page);
+        bitmap.encodePage(number, body);
+      } else this.checksums.encodePage(page - checksumFirstPage, body);
     };
     return { pages, fill };
   }

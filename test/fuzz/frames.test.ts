@@ -9,6 +9,7 @@ import { HoldfastError } from '../../src/base/errors.ts';
 import { MAX_IO_BYTES } from '../../src/base/units.ts';
 import { FrameDecoder, HEADER_BYTES } from '../../src/protocol/frame.ts';
 import * as wire from '../../src/protocol/handshake.ts';
+import * as marks from '../../src/protocol/marks.ts';
 import { MESSAGES, REPLY_BIT } from '../../src/protocol/messages.ts';
 import { decodeError, encodeError, encodeFrame, encodeGoodbye, encodeReply } from '../../src/protocol/replies.ts';
 import { Random } from '../support/random.ts';
@@ -189,12 +190,22 @@ test('garbage is malformed at its first header', () => {
   }
 });
 
+const marked = marks.encodeMarks([{ name: 'monday', position: { epoch: 2, seq: 9 }, dirtyBlocks: 5 }]);
+const changed = [
+  { offsetBytes: 0, lengthBytes: 4096, changed: true },
+  { offsetBytes: 4096, lengthBytes: 8192, changed: false },
+];
+
 const DECODERS: Array<[string, Uint8Array, (bytes: Uint8Array) => unknown]> = [
   ['HELLO', hello, wire.decodeHello],
   ['reply to HELLO', helloReply, wire.decodeHelloReply],
   ['ATTACH', attach, wire.decodeAttach],
   ['volume information', info, wire.decodeVolumeInfo],
   ['reply to LIST', volumes, wire.decodeList],
+  ['MARK', marks.encodeMark({ action: 'set', name: 'monday' }), marks.decodeMark],
+  ['reply to MARKS', marked, marks.decodeMarks],
+  ['CHANGES', marks.encodeChangesRequest(10, 'monday'), marks.decodeChangesRequest],
+  ['reply to CHANGES', marks.encodeChanges(changed), (bytes) => marks.decodeChanges(bytes, 0)],
   ['reply to EXTENTS', extents, (bytes) => wire.decodeExtents(bytes, 0)],
   ['error', encodeError(error), (bytes) => decodeError(11, bytes)],
 ];

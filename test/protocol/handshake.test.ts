@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { HoldfastError } from '../../src/base/errors.ts';
 import * as wire from '../../src/protocol/handshake.ts';
+import * as marks from '../../src/protocol/marks.ts';
 import { MAX_CONTROL_BYTES, MAX_EXTENTS, SESSION_WINDOW } from '../../src/protocol/messages.ts';
 import { SESSION_WINDOW as STORED_WINDOW } from '../../src/storage/layout.ts';
 
@@ -119,6 +120,36 @@ roundTrips(
     }),
   wire.encodeExtents,
   (bytes) => wire.decodeExtents(bytes, 4096),
+);
+
+roundTrips(
+  'CHANGES',
+  fc.array(fc.tuple(fc.integer({ min: 1, max: 0xffff_ffff }), fc.boolean())).map((list) => {
+    let at = 4096;
+    return list.map(([lengthBytes, changed]) => {
+      const run = { offsetBytes: at, lengthBytes, changed };
+      at += lengthBytes;
+      return run;
+    });
+  }),
+  marks.encodeChanges,
+  (bytes) => marks.decodeChanges(bytes, 4096),
+);
+roundTrips(
+  'MARKS',
+  fc.array(
+    fc.record(
+      {
+        name,
+        position: fc.record({ epoch: number, seq: number }, { noNullPrototype: true }),
+        dirtyBlocks: number,
+      },
+      { noNullPrototype: true },
+    ),
+    { maxLength: 10 },
+  ),
+  marks.encodeMarks,
+  marks.decodeMarks,
 );
 
 test('the most volumes and extents fit a payload, longer lists come in pages', () => {
