@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../node/version.ts';
 import { addBenchCommand } from './bench-command.ts';
 import { addDataCommands } from './data-command.ts';
+import { addNbdCommand } from './nbd-command.ts';
 import { reportError } from './output.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addVolumeCommand } from './volume-command.ts';
@@ -24,6 +25,7 @@ const program = new Command('holdfast')
 addServeCommand(program, run);
 addVolumeCommand(program, run);
 addDataCommands(program, run);
+addNbdCommand(program, run);
 addBenchCommand(program, run);
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 await program.parseAsync();

@@ -6,13 +6,14 @@ import type { HoldfastError } from '../base/errors.ts';
 import { SingleNode } from '../node/single-node.ts';
 import type { Log } from '../node/server.ts';
 import { isVolume } from '../storage/volume-folder.ts';
+import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { Progress, printJson } from './output.ts';
 import { createWithProgress, parseDurability } from './volume-command.ts';
 
 /** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
-export interface ServeFlags {
+export interface ServeFlags extends NbdTlsFlags {
   size?: string;
   name?: string;
   listen: string;
@@ -27,12 +28,14 @@ export interface ServeFlags {
 export async function serve(dir: string, flags: ServeFlags, hint?: (node: SingleNode) => string): Promise<void> {
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
+  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
   const progress = new Progress('replaying the journal');
   const durable = parseDurability(flags.durability);
   const node = await SingleNode.start({
     dir,
     listen: flags.listen,
     nbd: flags.nbd,
+    nbdTls,
     readOnly: flags.readOnly ?? false,
     durable,
     log,
@@ -121,9 +124,11 @@ export function addServeCommand(
   run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
 ): void {
   const flags = (command: Command): Command =>
-    command
-      .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
-      .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH')
+    addNbdTlsOptions(
+      command
+        .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
+        .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH'),
+    )
       .option('--durability <mode>', 'always | none (measuring only: a crash of the machine loses acknowledged writes)')
       .option(
         '--log-level <level>',

@@ -3,7 +3,8 @@
  *
  * Guarantees: a write is answered when all of its parts are durable; up to 256 KiB it is one record, whatever its
  * alignment; requests and bytes in flight are bounded, beyond the bound the socket is not read; garbage, half
- * handshakes and readers that stop end this connection and no other.
+ * handshakes and readers that stop end this connection and no other. What a client says before TLS is up counts for
+ * nothing after it.
  */
 import type { Socket } from 'node:net';
 import { asHoldfastError, type HoldfastError } from '../base/errors.ts';
@@ -17,10 +18,13 @@ import type { Done } from '../replication/served-volume.ts';
 import type { ConnectionLimits } from './connection-host.ts';
 import { FlowControl } from './flow-control.ts';
 import type { NbdDevice, Room } from './nbd-device.ts';
+import type { NbdTls } from './nbd-tls.ts';
 
 /** What an NBD connection needs of its server. */
 export interface NbdHost {
   readonly limits: ConnectionLimits;
+  /** Null: TLS is refused. */
+  readonly tls: NbdTls | null;
   devices(): readonly NbdDevice[];
   log(level: 'info' | 'warn', message: string, fields: object): void;
   nbdClosed(connection: NbdConnection): void;
@@ -60,7 +64,7 @@ export class NbdConnection {
     this.session = new NbdSession(
       {
         send: (bytes) => this.send(bytes, 0),
-        onStartTls: () => this.destroy(),
+        onStartTls: () => this.flow.detach((plain) => this.startTls(plain)),
         onAgreed: (agreed) => (this.device = find(agreed.export.name)),
         onPayload: (request, doneBytes) => this.payloadFor(request, doneBytes),
         onPayloadPart: (request, doneBytes, part) => this.writePart(request, doneBytes, part),
@@ -71,7 +75,7 @@ export class NbdConnection {
         list: () => host.devices().map((device) => device.export),
         find: (name) => find(name)?.export ?? null,
       },
-      { tls: 'off' },
+      { tls: host.tls?.policy ?? 'off' },
     );
     const limits = { ...host.limits, maxInFlightBytes: MAX_IN_FLIGHT_BYTES };
     this.flow = new FlowControl(
@@ -79,8 +83,13 @@ export class NbdConnection {
       limits,
       (chunk) => this.session.push(chunk),
       () => this.maybeClose(),
+      host.tls !== null,
     );
-    this.flow.socket.on('close', () => this.end());
+    this.flow.socket.on('close', () => {
+      // TLS tells why it failed after it closed the socket.
+      if (this.session.state === 'starting-tls') setImmediate(() => this.end());
+      else this.end();
+    });
     this.session.start();
   }
 
@@ -97,6 +106,25 @@ export class NbdConnection {
     this.destroy();
   }
 
+  /** The consent is with the kernel: what the client sends from now on is TLS. */
+  private startTls(plain: Socket): void {
+    // It said more than it may: the session is over, and the rest is of no interest.
+    if (this.session.state !== 'starting-tls') return void plain.resume();
+    this.host.tls!.accept(plain, (failure, secure) => {
+      if (this.ended) return void secure?.destroy();
+      if (secure === null) {
+        this.host.log('warn', 'closing an NBD connection', {
+          peer: this.peer,
+          reason: `the TLS handshake failed: ${failure}`,
+        });
+        return this.end();
+      }
+      secure.on('close', () => this.end());
+      this.session.tlsUp();
+      this.flow.attach(secure);
+    });
+  }
+
   /** The client said good-bye, or nonsense: what is under way is answered, then the connection is closed. */
   private leave(soft: boolean, reason: string): void {
     if (!soft) this.host.log('warn', 'closing an NBD connection', { peer: this.peer, reason });
@@ -105,15 +133,30 @@ export class NbdConnection {
   }
 
   private maybeClose(): void {
-    if (this.leaving && this.flow.requests === 0 && this.flow.replies.unflushedBytes === 0) this.flow.socket.end();
+    if (this.leaving && this.flow.requests === 0 && this.flow.replies.unflushedBytes === 0) {
+      // Not `end`: a client that keeps its side open would keep a connection of ours.
+      this.flow.socket.destroySoon();
+    }
   }
 
   destroy(): void {
     this.flow.socket.destroy();
+    this.end();
   }
 
   get idle(): boolean {
     return this.flow.requests === 0;
+  }
+
+  /** For good: what was received is answered still. */
+  stopReading(): void {
+    this.flow.stop();
+    this.flow.socket.pause();
+  }
+
+  /** Nothing is owed; a WRITE that did not arrive whole does not count. */
+  get answered(): boolean {
+    return this.flow.requests === (this.writing === null ? 0 : 1) && this.flow.replies.unflushedBytes === 0;
   }
 
   private end(): void {

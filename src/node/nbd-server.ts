@@ -4,11 +4,13 @@
  * Guarantees: the number of connections is bounded; handshakes and stalled connections have a deadline.
  */
 import { rmSync } from 'node:fs';
-import { type Server as NetServer, createServer } from 'node:net';
+import { type Server as NetServer, type Socket, createServer } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { NbdConnection, type NbdHost } from './nbd-connection.ts';
 import { listenOn } from './listen.ts';
+import { removeStaleSocket } from './stale-socket.ts';
 import type { NbdDevice } from './nbd-device.ts';
+import type { NbdTls } from './nbd-tls.ts';
 
 const SWEEP_MS = 1000;
 const MAX_CONNECTIONS = 1024;
@@ -16,8 +18,12 @@ const MAX_CONNECTIONS = 1024;
 /** What the port serves, and for whom it speaks. */
 export interface NbdServed {
   readonly limits: NbdHost['limits'];
+  /** Without it the port speaks no TLS. */
+  readonly tls?: NbdTls | null | undefined;
   devices: NbdHost['devices'];
   log: NbdHost['log'];
+  /** Awaited before each handshake, for what the devices have to ask for; must come to an end soon and never reject. */
+  prepare?: (() => Promise<void>) | undefined;
 }
 
 export class NbdServer implements NbdHost {
@@ -26,12 +32,14 @@ export class NbdServer implements NbdHost {
   private readonly connections: Set<NbdConnection> = new Set();
   private readonly sweep: NodeJS.Timeout;
   private path: string | null = null;
+  private closed = false;
 
   constructor(served: NbdServed) {
     this.served = served;
     this.net = createServer({ pauseOnConnect: true }, (socket) => {
       if (this.connections.size >= MAX_CONNECTIONS) socket.destroy();
-      else this.connections.add(new NbdConnection(socket, this));
+      else if (served.prepare === undefined) this.accept(socket);
+      else void served.prepare().then(() => this.accept(socket));
     });
     this.sweep = setInterval(() => {
       const nowMs = performance.now();
@@ -39,8 +47,16 @@ export class NbdServer implements NbdHost {
     }, SWEEP_MS).unref();
   }
 
+  private accept(socket: Socket): void {
+    if (!this.closed && !socket.destroyed) this.connections.add(new NbdConnection(socket, this));
+    else socket.destroy();
+  }
+
   get limits(): NbdHost['limits'] {
     return this.served.limits;
+  }
+  get tls(): NbdTls | null {
+    return this.served.tls ?? null;
   }
   devices(): readonly NbdDevice[] {
     return this.served.devices();
@@ -54,13 +70,28 @@ export class NbdServer implements NbdHost {
 
   /** `host:port`, or `unix:PATH`. @returns the URI for clients, without the export's name */
   async listen(address: string): Promise<string> {
-    if (!address.startsWith('unix:')) return `nbd://${await listenOn(this.net, address)}`;
+    const scheme = this.tls?.policy === 'require' ? 'nbds' : 'nbd';
+    if (!address.startsWith('unix:')) return `${scheme}://${await listenOn(this.net, address)}`;
     const path = address.slice('unix:'.length);
     if (path === '')
       throw new HoldfastError('INVALID_ARGUMENT', { operation: 'listen', detail: 'unix: without a path' });
+    if (await removeStaleSocket(path)) {
+      this.log('info', 'removed the socket of a process that is gone', { listen: address });
+    }
     await listenOn(this.net, address);
     this.path = path;
-    return `nbd+unix://?socket=${path}`;
+    return `${scheme}+unix://?socket=${path}`;
+  }
+
+  /** Accepts nothing and reads nothing any more; waits until what was received is answered, but not longer. */
+  async drain(limitMs: number): Promise<void> {
+    this.closed = true;
+    this.net.close();
+    for (const connection of this.connections) connection.stopReading();
+    const endAt = performance.now() + limitMs;
+    while ([...this.connections].some((c) => !c.answered) && performance.now() < endAt) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 
   async close(): Promise<void> {
@@ -69,6 +100,7 @@ export class NbdServer implements NbdHost {
   }
 
   destroy(): void {
+    this.closed = true;
     clearInterval(this.sweep);
     this.net.close();
     for (const connection of this.connections) connection.destroy();

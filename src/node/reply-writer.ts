@@ -16,6 +16,8 @@ const MIN_LENT_BYTES = 64 * 1024;
 /** What may lie in the arena and wait for readers, of all connections and of one. */
 const MAX_LENT_BYTES = 16 * 1024 * 1024;
 const MAX_LENT_BYTES_EACH = 4 * 1024 * 1024;
+/** What is handed to the kernel in one call. */
+const MAX_TOGETHER_BYTES = 1280 * 1024;
 let lentBytes = 0;
 /** Buffers kept for reuse, per size, by all connections. */
 const MAX_SPARE = 64;
@@ -41,7 +43,7 @@ interface Pending {
 }
 
 export class ReplyWriter {
-  private readonly socket: Socket;
+  private socket: Socket;
   private readonly onFlushed: (requests: number, bytes: number) => void;
   private pending: Pending[] = [];
   private scheduled = false;
@@ -52,6 +54,11 @@ export class ReplyWriter {
   constructor(socket: Socket, onFlushed: (requests: number, bytes: number) => void) {
     this.socket = socket;
     this.onFlushed = onFlushed;
+  }
+
+  /** What comes from now on goes to another socket; for a moment at which nothing is unflushed. */
+  moveTo(socket: Socket): void {
+    this.socket = socket;
   }
 
   /**
@@ -122,7 +129,9 @@ export class ReplyWriter {
     const { socket } = this;
     const batch = this.pending;
     this.pending = [];
-    if (batch.length > 1) socket.cork();
+    // A long reply goes in pieces, so that a slow reader is seen to take them.
+    const together = batch.length > 1 && batch.reduce((sum, { used }) => sum + used, 0) <= MAX_TOGETHER_BYTES;
+    if (together) socket.cork();
     for (const { buffer, used, requests, release } of batch) {
       socket.write(buffer.subarray(0, used), () => {
         if (release === null) giveBack(buffer);
@@ -131,6 +140,6 @@ export class ReplyWriter {
         this.onFlushed(requests, used);
       });
     }
-    if (batch.length > 1) socket.uncork();
+    if (together) socket.uncork();
   }
 }

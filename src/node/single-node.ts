@@ -11,6 +11,7 @@ import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
+import type { NbdTls } from './nbd-tls.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server, type ServerOptions } from './server.ts';
 
@@ -26,6 +27,8 @@ export interface SingleNodeOptions extends Omit<ServerOptions, 'arena'> {
   listen: string;
   /** NBD export on `host:port` or `unix:PATH`. */
   nbd?: string | undefined;
+  /** TLS on it; null: none. */
+  nbdTls?: NbdTls | null | undefined;
   readOnly?: boolean;
   durable?: boolean | undefined;
   /** Makes the volume if the folder holds none; given the pool. */
@@ -65,7 +68,7 @@ export class SingleNode {
     this.nbdUri = parts.nbdUri;
     this.timers.push(
       setInterval(() => {
-        if (open.store.owedBlocks > 0) void volume.zeroSome();
+        if (open.store.owed.count > 0) void volume.zeroSome();
       }, ZERO_EVERY_MS).unref(),
       setInterval(() => {
         if (open.store.outOfSpace) open.store.retryParked();
@@ -87,7 +90,7 @@ export class SingleNode {
       const devices: NbdDevice[] = [];
       const { limits } = serving;
       const log: Log = (level, message, fields) => serving.log(level, message, fields);
-      nbd = o.nbd === undefined ? null : new NbdServer({ limits, log, devices: () => devices });
+      nbd = o.nbd === undefined ? null : new NbdServer({ limits, log, tls: o.nbdTls, devices: () => devices });
       let failed = false;
       fatal = (error) => {
         if (failed) return;
@@ -123,6 +126,7 @@ export class SingleNode {
   /** @returns false if requests under way could not be ended: the journal holds them, and the process is to end */
   async close(): Promise<boolean> {
     for (const timer of this.timers) clearInterval(timer);
+    await this.nbd?.drain(DRAIN_MS);
     await this.nbd?.close();
     await this.server.close();
     const endAt = performance.now() + ZERO_AT_CLOSE_MS;

@@ -4,7 +4,8 @@
  * `net.connect` takes an `onread` option; a server's sockets get none, so Node allocates 64 KiB per read and the
  * garbage collector pays for it. The handle of an accepted socket is moved into a socket that was made with `onread`.
  * That uses `_handle` and `_server`, which are not documented: where they are not as expected, the socket is used as it
- * came, through its `data` events. Both ways are tested (HOLDFAST_USER_BUFFER=off forces the second).
+ * came, through its `data` events. Both ways are tested (HOLDFAST_USER_BUFFER=off forces the second). A socket that TLS
+ * may take over later has to be read through its events: TLS wants the handle, and what was received, in their places.
  */
 import { Socket, type SocketConstructorOpts } from 'node:net';
 
@@ -28,10 +29,7 @@ export function readIntoUserBuffer(accepted: Socket, take: (socket: Socket, chun
   const handle = inside._handle;
   const possible = handle !== null && typeof handle?.useUserBuffer === 'function' && '_server' in inside;
   if (!possible || process.env['HOLDFAST_USER_BUFFER'] === 'off') {
-    accepted.on('data', (chunk: Buffer) => {
-      if (!take(accepted, chunk)) accepted.pause();
-    });
-    accepted.resume();
+    readThroughEvents(accepted, (chunk) => take(accepted, chunk));
     return accepted;
   }
   const socket: Socket = new Socket({
@@ -48,4 +46,20 @@ export function readIntoUserBuffer(accepted: Socket, take: (socket: Socket, chun
   inside._server = null;
   socket.resume();
   return socket;
+}
+
+/**
+ * @param take gets each chunk. @returns false to stop reading until `resume`
+ * @returns stops reading for good: what comes after it stays in the socket
+ */
+export function readThroughEvents(socket: Socket, take: (chunk: Uint8Array) => boolean): () => void {
+  const onData = (chunk: Buffer): void => {
+    if (!take(chunk)) socket.pause();
+  };
+  socket.on('data', onData);
+  socket.resume();
+  return () => {
+    socket.pause();
+    socket.off('data', onData);
+  };
 }

@@ -1,4 +1,4 @@
-/** `holdfast serve` as a real process: started, watched, killed by its pid. */
+/** `holdfast serve` and `holdfast nbd` as real processes: started, watched, killed by their pid. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,13 +25,50 @@ export interface Listening {
   recovered: { records: number; bytes: number } | null;
 }
 
+type Exited = Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+
+interface Launched<Event> {
+  child: ChildProcess;
+  info: Event;
+  exited: Exited;
+  /** All that it has printed so far. */
+  printed: () => string;
+}
+
+/** @throws an error with everything it printed when it does not get to listening */
+async function launch<Event>(args: string[], env: NodeJS.ProcessEnv): Promise<Launched<Event>> {
+  const child = spawn(process.execPath, [MAIN, ...args, '--json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, HOLDFAST_LOG_LEVEL: 'warn', ...env },
+  });
+  const killChild = (): void => void child.kill('SIGKILL');
+  process.once('exit', killChild);
+  let printed = '';
+  child.stderr!.on('data', (chunk: Buffer) => (printed += chunk.toString()));
+  const exited: Exited = new Promise((resolve) =>
+    child.once('exit', (code, signal) => {
+      process.off('exit', killChild);
+      resolve({ code, signal });
+    }),
+  );
+  const listening = new Promise<Event>((resolve, reject) => {
+    createInterface({ input: child.stdout! }).on('line', (line) => {
+      printed += `${line}\n`;
+      const event = JSON.parse(line) as { event: string };
+      if (event.event === 'listening') resolve(event as Event);
+    });
+    void exited.then(({ code, signal }) => reject(new Error(`${args[0]} ended (${code ?? signal}): ${printed}`)));
+  });
+  return { child, info: await listening, exited, printed: () => printed };
+}
+
 export class ServerProcess {
   readonly child: ChildProcess;
   readonly info: Listening;
-  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  readonly exited: Exited;
   readonly port: number;
 
-  private constructor(child: ChildProcess, info: Listening, exited: ServerProcess['exited']) {
+  private constructor({ child, info, exited }: Launched<Listening>) {
     this.child = child;
     this.info = info;
     this.exited = exited;
@@ -44,29 +81,7 @@ export class ServerProcess {
 
   /** @throws an error with everything it printed when it does not get to listening */
   static async start(dir: string, args: string[] = [], env: NodeJS.ProcessEnv = {}): Promise<ServerProcess> {
-    const child = spawn(process.execPath, [MAIN, 'serve', dir, '--listen', '127.0.0.1:0', '--json', ...args], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, HOLDFAST_LOG_LEVEL: 'warn', ...env },
-    });
-    const killChild = (): void => void child.kill('SIGKILL');
-    process.once('exit', killChild);
-    let printed = '';
-    child.stderr!.on('data', (chunk: Buffer) => (printed += chunk.toString()));
-    const exited: ServerProcess['exited'] = new Promise((resolve) =>
-      child.once('exit', (code, signal) => {
-        process.off('exit', killChild);
-        resolve({ code, signal });
-      }),
-    );
-    const listening = new Promise<Listening>((resolve, reject) => {
-      createInterface({ input: child.stdout! }).on('line', (line) => {
-        printed += `${line}\n`;
-        const event = JSON.parse(line) as Listening;
-        if (event.event === 'listening') resolve(event);
-      });
-      void exited.then(({ code, signal }) => reject(new Error(`serve ended (${code ?? signal}): ${printed}`)));
-    });
-    return new ServerProcess(child, await listening, exited);
+    return new ServerProcess(await launch(['serve', dir, '--listen', '127.0.0.1:0', ...args], env));
   }
 
   /** This process may end while the server runs; it is killed then. */
@@ -74,6 +89,33 @@ export class ServerProcess {
     this.child.unref();
     for (const stream of [this.child.stdout, this.child.stderr]) (stream as unknown as { unref(): void }).unref();
     return this;
+  }
+
+  async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    this.child.kill(signal);
+    return this.exited;
+  }
+}
+
+export class GatewayProcess {
+  readonly child: ChildProcess;
+  readonly exited: Exited;
+  /** With the export's name. */
+  readonly uri: string;
+  readonly printed: () => string;
+
+  private constructor({ child, info, exited, printed }: Launched<{ nbd: string }>) {
+    this.child = child;
+    this.exited = exited;
+    this.uri = info.nbd;
+    this.printed = printed;
+  }
+
+  /** @throws an error with everything it printed when it does not get to listening */
+  static async start(url: string, args: string[] = []): Promise<GatewayProcess> {
+    return new GatewayProcess(
+      await launch(['nbd', url, '--listen', '127.0.0.1:0', ...args], { HOLDFAST_LOG_LEVEL: 'info' }),
+    );
   }
 
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {

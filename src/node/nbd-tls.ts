@@ -1,0 +1,213 @@
+/**
+ * TLS of an NBD port: who may speak it, with which certificates and keys, and the server's side of its handshake.
+ *
+ * Guarantees: what cannot work or would protect nothing is refused when it is loaded, with the file and the line, and
+ * no key is ever printed; TLS 1.2 is the least; where a CA is given, nobody without a certificate that it signed gets
+ * through, but for those who know a pre-shared key.
+ */
+import { X509Certificate } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { Socket } from 'node:net';
+import { type TLSSocket, type TlsOptions, createSecureContext, createServer } from 'node:tls';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import type { TlsPolicy } from '../nbd/negotiation.ts';
+
+/** Paths are of files in PEM, but for `pskFile`: lines `username:hexkey`, as psktool(1) makes them. */
+export interface NbdTlsOptions {
+  /** Default: `require` with credentials, `off` without. */
+  policy?: TlsPolicy | undefined;
+  certFile?: string | undefined;
+  keyFile?: string | undefined;
+  /** Clients must show a certificate that one of these signed. */
+  caFile?: string | undefined;
+  pskFile?: string | undefined;
+}
+
+/** Bounds of OpenSSL's, and the least that is no password. */
+const MAX_USERNAME_BYTES = 128;
+const MIN_KEY_BYTES = 16;
+const MAX_KEY_BYTES = 256;
+/** Of TLS 1.3, in order of preference. Keys that are given by a callback go with SHA-256 only. */
+const CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_256_GCM_SHA384'];
+/** Of TLS 1.2: what keeps past traffic secret when a key becomes known. Node's own default list forbids PSK. */
+const X509_CIPHERS = ['ECDHE+AESGCM', 'ECDHE+CHACHA20'];
+/** The only two of that kind that GnuTLS and OpenSSL have in common. */
+const PSK_CIPHERS = ['ECDHE-PSK-CHACHA20-POLY1305', 'ECDHE-PSK-AES128-CBC-SHA256'];
+
+export class NbdTls {
+  readonly policy: Exclude<TlsPolicy, 'off'>;
+  private readonly options: TlsOptions;
+
+  constructor(policy: Exclude<TlsPolicy, 'off'>, options: TlsOptions) {
+    this.policy = policy;
+    this.options = options;
+  }
+
+  /**
+   * The server's side of a handshake. `socket` must not be read any more; what it holds already is taken as sent by TLS.
+   * @param done called at most once. The connection of a failed handshake is closed; if it is closed from outside,
+   * before or after, that counts as a failure too
+   */
+  accept(socket: Socket, done: (failure: string | null, secure: TLSSocket | null) => void): void {
+    // A server of its own, which never listens, for each connection: it is the documented way to a handshake in which
+    // certificates are verified, and it costs a millisecond. None of them resumes a session of another.
+    const server = createServer(this.options);
+    let over = false;
+    const finish = (failure: string | null, secure: TLSSocket | null): void => {
+      if (over) return;
+      over = true;
+      done(failure, secure);
+    };
+    server.on('tlsClientError', (error: NodeJS.ErrnoException & { reason?: string }, secure) => {
+      // `reason` is OpenSSL's in a few words, where the message has its source file too.
+      const unverified = secure.authorizationError as unknown as string | undefined;
+      finish(unverified ?? error.reason ?? error.message, null);
+      socket.destroy();
+    });
+    server.on('secureConnection', (secure) => finish(null, secure));
+    server.emit('connection', socket);
+  }
+}
+
+function refused(detail: string, remedy: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('INVALID_ARGUMENT', { operation: 'set up TLS for NBD', detail, remedy, cause });
+}
+
+/**
+ * Reads and verifies the files.
+ * @returns null where TLS is off
+ * @throws HoldfastError INVALID_ARGUMENT, ACCESS, IO_ERROR
+ */
+export async function loadNbdTls(options: NbdTlsOptions): Promise<NbdTls | null> {
+  const { certFile, keyFile, caFile, pskFile } = options;
+  const given = [certFile, keyFile, caFile, pskFile].some((file) => file !== undefined);
+  const policy = options.policy ?? (given ? 'require' : 'off');
+  if (policy === 'off') {
+    if (!given) return null;
+    throw refused('certificates or keys are given, and TLS is off', 'leave them away, or choose require or allow');
+  }
+  if (!given) {
+    throw refused(
+      `"${policy}" without a certificate or a pre-shared key`,
+      'give a certificate and its key, or a file of pre-shared keys',
+    );
+  }
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    throw refused('a certificate and its private key go together, one is missing', 'give both files');
+  }
+  if (caFile !== undefined && certFile === undefined) {
+    throw refused('a CA for clients, and no certificate for this server', 'give a certificate and its key too');
+  }
+  if (pskFile !== undefined && certFile !== undefined && caFile === undefined) {
+    throw refused(
+      'whoever has no pre-shared key could get in by the certificate of this server',
+      'give a CA as well, so that clients without a key must show a certificate; or leave one of both away',
+    );
+  }
+  const x509 = certFile === undefined ? {} : await loadCertificates(certFile, keyFile!, caFile);
+  const psk = pskFile === undefined ? {} : await loadPsk(pskFile);
+  const ciphers = [
+    ...CIPHERS,
+    ...(certFile === undefined ? [] : X509_CIPHERS),
+    ...(pskFile === undefined ? [] : PSK_CIPHERS),
+  ].join(':');
+  return new NbdTls(policy, { minVersion: 'TLSv1.2', ciphers, ...x509, ...psk });
+}
+
+async function loadCertificates(certFile: string, keyFile: string, caFile?: string): Promise<TlsOptions> {
+  const cert = await readText(certFile);
+  certificatesIn(certFile, cert);
+  const key = await readText(keyFile);
+  try {
+    createSecureContext({ key });
+  } catch (error) {
+    throw refused(
+      `${keyFile} holds no private key that can be read`,
+      'give a private key in PEM, not encrypted by a passphrase',
+      error,
+    );
+  }
+  try {
+    createSecureContext({ cert, key });
+  } catch (error) {
+    throw refused(
+      `${certFile} and ${keyFile} do not go together: ${brief(error)}`,
+      'give the key for which the certificate was made; the certificate of the server comes first in its file',
+      error,
+    );
+  }
+  if (caFile === undefined) return { cert, key };
+  const ca = certificatesIn(caFile, await readText(caFile));
+  return { cert, key, ca, requestCert: true, rejectUnauthorized: true };
+}
+
+/** Each certificate of a file by itself: of a bundle in one piece Node takes what it understands and says nothing. */
+function certificatesIn(file: string, text: string): string[] {
+  const blocks = [...text.matchAll(/-----BEGIN [A-Z0-9 ]+-----[^-]*(?:-----END [A-Z0-9 ]+-----)?/g)];
+  if (blocks.length === 0) throw refused(`${file} holds no certificate`, 'give a file in PEM');
+  return blocks.map((block) => {
+    try {
+      return new X509Certificate(block[0]).toString();
+    } catch (error) {
+      const line = text.slice(0, block.index).split('\n').length;
+      throw refused(`${file}, line ${line}: no certificate: ${brief(error)}`, 'give certificates in PEM only', error);
+    }
+  });
+}
+
+async function loadPsk(file: string): Promise<TlsOptions> {
+  const keys = parsePsk(file, await readText(file));
+  return { pskCallback: (_socket, username) => keys.get(username) ?? null };
+}
+
+/**
+ * The keys by username. A name that begins with `#` is in hexadecimal, as GnuTLS has it, so there are no comments.
+ * @throws HoldfastError INVALID_ARGUMENT, which names the line and never the key
+ */
+export function parsePsk(file: string, text: string): Map<string, Buffer> {
+  const keys = new Map<string, Buffer>();
+  text.split('\n').forEach((untrimmed, index) => {
+    const line = untrimmed.trim();
+    if (line === '') return;
+    const wrong = (what: string): HoldfastError =>
+      refused(`${file}, line ${index + 1}: ${what}`, 'write username:hexkey, or make it with: psktool -u NAME -p FILE');
+    const match = /^([^:]+):((?:[0-9a-f]{2})+)$/i.exec(line);
+    if (match === null) throw wrong('not of the form username:hexkey');
+    const username = match[1]!.startsWith('#') ? nameOfHex(match[1]!.slice(1)) : match[1]!;
+    if (username === null) throw wrong('a username that begins with # is hexadecimal, and this one is not');
+    if (Buffer.byteLength(username) > MAX_USERNAME_BYTES) throw wrong(`more than ${MAX_USERNAME_BYTES} bytes of name`);
+    const key = Buffer.from(match[2]!, 'hex');
+    if (key.length < MIN_KEY_BYTES || key.length > MAX_KEY_BYTES) {
+      throw wrong(`a key of ${key.length} bytes; ${MIN_KEY_BYTES} to ${MAX_KEY_BYTES} are good`);
+    }
+    if (keys.has(username)) throw wrong('that username has a key already');
+    keys.set(username, key);
+  });
+  if (keys.size === 0) throw refused(`${file} holds no key`, 'make one with: psktool -u NAME -p FILE');
+  return keys;
+}
+
+function nameOfHex(digits: string): string | null {
+  return /^(?:[0-9a-f]{2})+$/i.test(digits) ? Buffer.from(digits, 'hex').toString() : null;
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'EISDIR') {
+      const what = code === 'ENOENT' ? 'there is no such file' : 'it is a folder';
+      throw refused(`${file}: ${what}`, 'give the path of a file', error);
+    }
+    throw asHoldfastError(error, {
+      operation: 'set up TLS for NBD',
+      remedy: 'let the user that runs this program read the file',
+    });
+  }
+}
+
+/** OpenSSL's words; they hold no secrets. */
+function brief(error: unknown): string {
+  return (error as { reason?: string }).reason ?? (error as Error).message;
+}
