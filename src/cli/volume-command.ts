@@ -175,19 +175,19 @@ async function verifyAll(pool: IoPool, volume: OpenVolume): Promise<{ checked: n
 
 async function flatten(volume: OpenVolume): Promise<void> {
   const { store } = volume;
-  const total = store.owedBlocks;
+  const total = store.owed.count;
   const progress = new Progress('writing owed zeros');
   // What was written is settled by a checkpoint, a part at a time.
-  for (let before = Infinity; store.owedBlocks > 0 && store.owedBlocks < before;) {
-    before = store.owedBlocks;
-    for (let run = store.nextOwed(0, 256); run !== null; run = store.nextOwed(run.first, 256)) {
-      await store.zeroOwed(run.first, run.count);
+  for (let before = Infinity; store.owed.count > 0 && store.owed.count < before;) {
+    before = store.owed.count;
+    for (let run = store.owed.next(0, 256); run !== null; run = store.owed.next(run.first, 256)) {
+      await store.owed.write(run.first, run.count);
     }
     await store.checkpoint();
-    progress.update((total - store.owedBlocks) * BLOCK_BYTES, total * BLOCK_BYTES);
+    progress.update((total - store.owed.count) * BLOCK_BYTES, total * BLOCK_BYTES);
   }
   progress.stop();
-  if (total > 0 && store.owedBlocks > 0)
+  if (total > 0 && store.owed.count > 0)
     throw new HoldfastError('IO_ERROR', { operation: 'flatten', volume: volume.dir });
 }
 
@@ -207,12 +207,12 @@ async function check(dir: string, flags: CheckFlags): Promise<void> {
         checkedBlocks: checked,
         badBlocks,
         bad,
-        owedBlocks: store.owedBlocks,
+        owedBlocks: store.owed.count,
         acceptedLoss: accepted,
       };
       if (flags.json) printJson(result);
       else {
-        process.stdout.write(`${checked} written blocks checked, ${badBlocks} bad; ${store.owedBlocks} owed zeros\n`);
+        process.stdout.write(`${checked} written blocks checked, ${badBlocks} bad; ${store.owed.count} owed zeros\n`);
         for (const run of bad.slice(0, 100)) {
           process.stdout.write(`  bad: block ${run.firstBlock} to ${run.firstBlock + run.count - 1}\n`);
         }

@@ -32,7 +32,7 @@ export class OwedZeros {
   }
 
   private async writeRun(): Promise<boolean> {
-    const run = this.store.nextOwed(this.from, ZERO_RUN_BLOCKS) ?? this.store.nextOwed(0, ZERO_RUN_BLOCKS);
+    const run = this.store.owed.next(this.from, ZERO_RUN_BLOCKS) ?? this.store.owed.next(0, ZERO_RUN_BLOCKS);
     if (run === null) {
       this.store.settleZeroed();
       return false;
@@ -41,8 +41,8 @@ export class OwedZeros {
     await new Promise<void>((granted) => {
       const operation: Operation<LogRecord> = this.lock.read(run.first, run.count, () =>
         queueMicrotask(() => {
-          this.store
-            .zeroOwed(run.first, run.count)
+          this.store.owed
+            .write(run.first, run.count)
             .catch(() => {})
             .finally(() => {
               this.lock.finish(operation);

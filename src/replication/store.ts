@@ -23,6 +23,8 @@ export interface LogRecord extends RecordFields {
 export interface StoreEvents {
   /** Everything up to this position is durable here. */
   durable(position: Position): void;
+  /** A record without a position is durable here. */
+  localDurable?(record: LogRecord): void;
   /** Records may be appended again after `hasRoom` said no. */
   room(): void;
   /** The store is poisoned: it stops for good. Called once. */

@@ -12,22 +12,20 @@ import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS, MiB } from '../base/units.ts';
 import type { LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
-import type { Run } from './dirty-bitmap.ts';
 import { type Files, io } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
 import { type Layout, PAGE_BYTES } from './layout.ts';
 import type { Marks } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
-import { RECORD_KINDS, isControl } from './record.ts';
+import { OwedBlocks } from './owed-blocks.ts';
+import type { PeerBitmaps } from './peer-bitmaps.ts';
+import { hasPayload, isControl, isLocal, writesBlocks } from './record.ts';
 import type { SessionTable } from './session-table.ts';
-import type { JournalTail, StoreHealth, Superblock } from './superblock.ts';
+import type { JournalTail, ReplicaInfo, StoreHealth, Superblock } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
 
 /** `data` is synced in the background whenever so much was applied, so that a checkpoint's own sync is short. */
 const DATA_SYNC_BYTES = 64 * MiB;
-
-/** Blocks of zeros that may wait for the checkpoint that makes them durable: 128 MiB. */
-const MAX_ZEROED_BLOCKS = 32_768;
 
 /** What an opening hands to the store (see open-store.ts). */
 export interface OpenedParts {
@@ -38,28 +36,14 @@ export interface OpenedParts {
   tables: StoreTables;
   head: JournalTail;
   last: Position;
+  committed: Position;
   durable: boolean;
   defer: (run: () => void) => void;
-}
-
-export interface StoreCounters {
-  batches: number;
-  journalBytes: number;
-  metaBytes: number;
-  checkpoints: number;
-  appliedRecords: number;
-  appliedBytes: number;
-  corruptBlocks: number;
-  /** Longest stretch in which writers had to wait for room in the journal is measured by the layer above. */
-  journalUsedBytes: number;
-  owedBlocks: number;
-  memoryBytes: number;
 }
 
 export class BlockStore implements ReplicatedStore {
   readonly sizeBytes: number;
   readonly blocks: number;
-  readonly epoch: number;
   readonly volumeId: Uint8Array;
   readonly name: string;
   private readonly files: Files;
@@ -73,6 +57,7 @@ export class BlockStore implements ReplicatedStore {
   private superblock: Superblock;
   private last: Position;
   private committed: Position;
+  private durablePosition: Position;
   /** Batches that the tail has not passed, oldest first. */
   private batches: Batch[] = [];
   private batchOf: Map<LogRecord, Batch> = new Map();
@@ -87,6 +72,8 @@ export class BlockStore implements ReplicatedStore {
   private appliedSinceSync = 0;
   private syncingData = false;
   private parked: Array<{ record: LogRecord; done: (error: HoldfastError | null) => void }> = [];
+  /** Blocks that are owed zeros. */
+  readonly owed: OwedBlocks;
   private failure: HoldfastError | null = null;
   private closed = false;
   private checkpoints = 0;
@@ -103,14 +90,24 @@ export class BlockStore implements ReplicatedStore {
     this.tables = parts.tables;
     this.sizeBytes = layout.sizeBytes;
     this.blocks = layout.blocks;
-    this.epoch = superblock.epoch;
     this.volumeId = superblock.volumeId;
     this.name = superblock.name;
     this.durable = parts.durable;
     this.last = parts.last;
-    this.committed = parts.last;
+    this.durablePosition = parts.last;
+    this.committed = parts.committed;
     this.appliedTail = parts.head;
     this.appliedPosition = parts.last;
+    this.owed = new OwedBlocks({
+      files,
+      tables: parts.tables,
+      sparse: superblock.sparse,
+      fail: (operation, cause) => {
+        this.fail(operation, cause);
+        return this.failure!;
+      },
+      wrote: (bytes) => (this.appliedSinceSync += bytes),
+    });
     this.journal = new Journal({
       files,
       layout,
@@ -129,6 +126,10 @@ export class BlockStore implements ReplicatedStore {
     this.events = events;
   }
 
+  /** The newest epoch that this disk was opened in, or has promised itself to. */
+  get epoch(): number {
+    return this.superblock.epoch;
+  }
   get lastPosition(): Position {
     return this.last;
   }
@@ -137,6 +138,15 @@ export class BlockStore implements ReplicatedStore {
   }
   get marks(): Marks {
     return this.tables.marks;
+  }
+  get peers(): PeerBitmaps {
+    return this.tables.peers;
+  }
+  get replica(): ReplicaInfo {
+    return this.superblock.replica;
+  }
+  get diskId(): Uint8Array {
+    return this.superblock.diskId;
   }
   get sessions(): SessionTable {
     return this.tables.sessions;
@@ -160,7 +170,8 @@ export class BlockStore implements ReplicatedStore {
     return this.parked.length > 0;
   }
 
-  counters(): StoreCounters {
+  /** Since the opening; bytes and blocks in use now. */
+  counters(): { [name: string]: number } & { batches: number; journalBytes: number; checkpoints: number } {
     return {
       batches: this.journal.batchesWritten,
       journalBytes: this.journal.bytesWritten,
@@ -170,7 +181,7 @@ export class BlockStore implements ReplicatedStore {
       appliedBytes: this.appliedBytes,
       corruptBlocks: this.corruptBlocks,
       journalUsedBytes: this.journal.usedBytes,
-      owedBlocks: this.tables.owed.count,
+      owedBlocks: this.owed.count,
       memoryBytes: this.tables.memoryBytes,
     };
   }
@@ -198,27 +209,39 @@ export class BlockStore implements ReplicatedStore {
   }
 
   append(record: LogRecord): void {
-    assert(comparePositions(record, this.last) > 0 && record.seq === this.last.seq + 1, 'not the successor');
     assert(this.failure === null && !this.closed, 'append to a store that has stopped');
-    this.last = { epoch: record.epoch, seq: record.seq };
-    const bytes = recordBytes(record.kind === RECORD_KINDS.ZERO ? 0 : record.blockCount);
-    this.uncommittedBytes.push({ position: this.last, bytes });
-    this.uncommittedSum += bytes;
-    this.tables.noteAppended(record, record.slot.payload);
+    if (!isLocal(record.kind)) {
+      // The first record of an epoch follows the last one that its primary had, which may not be ours.
+      assert(record.epoch > this.last.epoch || this.follows(record), 'not the successor');
+      this.last = { epoch: record.epoch, seq: record.seq };
+      const bytes = recordBytes(hasPayload(record.kind) ? record.blockCount : 0);
+      this.uncommittedBytes.push({ position: this.last, bytes });
+      this.uncommittedSum += bytes;
+    }
+    this.tables.noteAppended(record, record.slot.payload, this.committed);
     this.journal.append(record);
+  }
+
+  private follows({ epoch, seq }: LogRecord): boolean {
+    return epoch === this.last.epoch && seq === this.last.seq + 1;
   }
 
   private batchDurable(batch: Batch): void {
     this.batches.push(batch);
     for (const record of batch.records) this.batchOf.set(record, batch);
-    const { epoch, seq } = batch.records[batch.records.length - 1]!;
-    this.events.durable({ epoch, seq });
+    const last = lastPositioned(batch.records);
+    if (last !== null) {
+      this.durablePosition = last;
+      this.events.durable(last);
+    }
+    for (const record of batch.records) if (isLocal(record.kind)) this.events.localDurable?.(record);
     this.maybeCheckpoint();
   }
 
   commit(position: Position): void {
     if (comparePositions(position, this.committed) <= 0) return;
     this.committed = position;
+    this.tables.peers.committed(position);
     let settled = 0;
     for (const entry of this.uncommittedBytes) {
       if (comparePositions(entry.position, position) > 0) break;
@@ -238,9 +261,9 @@ export class BlockStore implements ReplicatedStore {
   // --- apply ----------------------------------------------------------------------------------------------------
 
   apply(record: LogRecord, done: (error: HoldfastError | null) => void): void {
-    assert(comparePositions(record, this.committed) <= 0, 'only what is committed is applied');
+    assert(isLocal(record.kind) || comparePositions(record, this.committed) <= 0, 'only what is committed is applied');
     assert(this.batchOf.has(record), 'only what is durable is applied');
-    if (record.kind !== RECORD_KINDS.WRITE) {
+    if (!writesBlocks(record.kind)) {
       queueMicrotask(() => this.applied(record, done));
       return;
     }
@@ -274,8 +297,7 @@ export class BlockStore implements ReplicatedStore {
     while (this.batches.length > 0 && this.batches[0]!.unapplied === 0) {
       const passed = this.batches.shift()!;
       for (const one of passed.records) this.tables.applySession(one);
-      const { epoch, seq } = passed.records[passed.records.length - 1]!;
-      this.appliedPosition = { epoch, seq };
+      this.appliedPosition = lastPositioned(passed.records) ?? this.appliedPosition;
       this.appliedTail = passed.next;
     }
     done(null);
@@ -319,54 +341,11 @@ export class BlockStore implements ReplicatedStore {
 
   // --- zeros owed -----------------------------------------------------------------------------------------------
 
-  /** The next run of blocks that zeros are owed, or null. */
-  nextOwed(from: number, limit: number): Run | null {
-    if (this.tables.zeroedCount >= MAX_ZEROED_BLOCKS) return null;
-    for (let at = from; ;) {
-      const run = this.tables.owed.nextRun(at, limit);
-      if (run === null) return null;
-      let zeroed = 0;
-      while (zeroed < run.count && this.tables.isZeroed(run.first + zeroed)) zeroed++;
-      let end = zeroed;
-      while (end < run.count && !this.tables.isZeroed(run.first + end)) end++;
-      if (end > zeroed) return { first: run.first + zeroed, count: end - zeroed };
-      at = run.first + run.count;
-    }
-  }
-
-  /** Writes zeros into owed blocks of the range, which the caller keeps everybody else away from. */
-  async zeroOwed(first: number, count: number): Promise<void> {
-    for (let at = first; at < first + count;) {
-      let end = at;
-      while (end < first + count && this.tables.owed.has(end) && this.isHole(end)) end++;
-      if (end === at) {
-        // Live data is owed nothing; such a bit comes back from a crash between a write and its checkpoint.
-        this.tables.owed.clear(at);
-        at++;
-        continue;
-      }
-      const from = at;
-      await io((done) =>
-        this.files.zero(from * BLOCK_BYTES, (end - from) * BLOCK_BYTES, this.superblock.sparse, done),
-      ).catch((error: HoldfastError) => {
-        this.fail('write zeros', error);
-        throw this.failure!;
-      });
-      for (let block = at; block < end; block++) this.tables.zeroWritten(block);
-      this.appliedSinceSync += (end - at) * BLOCK_BYTES;
-      at = end;
-    }
-  }
-
   /** Owed blocks whose zeros are written become durable, and are owed no longer, with a checkpoint. */
   settleZeroed(): void {
     if (this.tables.zeroedCount > 0 && this.checkpointing === null && this.failure === null && !this.closed) {
       void this.checkpoint().catch(() => {});
     }
-  }
-
-  get owedBlocks(): number {
-    return this.tables.owed.count;
   }
 
   // --- sync and checkpoint ----------------------------------------------------------------------------------------
@@ -417,9 +396,10 @@ export class BlockStore implements ReplicatedStore {
         ...this.superblock,
         tail,
         committed: this.committed,
+        last: this.durablePosition,
         headBatchNo: this.journal.durableBatchNo,
         ...change,
-        bitmaps: this.tables.marks.uses(this.superblock.bitmaps),
+        bitmaps: this.tables.bitmapUses(this.superblock.bitmaps),
         sequence: this.superblock.sequence + 1,
       };
       await this.meta.commit(next, pages, fill);
@@ -465,6 +445,13 @@ export class BlockStore implements ReplicatedStore {
     await this.meta.commit(next, [], () => {}).catch(() => {});
   }
 
+  /** Writes a superblock with that change, durably, with all that is applied. */
+  async update(change: Partial<Pick<Superblock, 'epoch' | 'replica'>>): Promise<void> {
+    await this.checkpointsOver();
+    if (this.failure !== null) throw this.failure;
+    await this.beginCheckpoint(change);
+  }
+
   /** Declares a poisoned or damaged store good again, after its owner has accepted what may be lost. */
   async acceptLoss(): Promise<void> {
     await this.checkpointsOver();
@@ -493,6 +480,12 @@ export class BlockStore implements ReplicatedStore {
       this.meta.close();
     }
   }
+}
+
+/** The last position among records of which some may have none. */
+function lastPositioned(records: readonly LogRecord[]): Position | null {
+  const last = records.findLast((record) => !isLocal(record.kind));
+  return last === undefined ? null : { epoch: last.epoch, seq: last.seq };
 }
 
 /** CRC of n blocks of zeros. */

@@ -105,6 +105,14 @@ export class Marks {
     }
   }
 
+  /** Blocks get content that was written at some other time, behind any of the marks perhaps. */
+  noteUnknown({ firstBlock, blockCount }: Pick<RecordFields, 'firstBlock' | 'blockCount'>): void {
+    for (const { state, bitmap } of this.slots) {
+      if (state === 'free') continue;
+      for (let block = firstBlock; block < firstBlock + blockCount; block++) bitmap.set(block);
+    }
+  }
+
   /** A MARK record is appended: from here on the bits are set. */
   begin({ action, name }: MarkChange, at: Position): void {
     if (action !== 'set' || this.slots.some((slot) => slot.state !== 'free' && slot.name === name)) return;

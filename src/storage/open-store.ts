@@ -5,16 +5,16 @@
  * with an error that says what is wrong and changed nothing; a damaged or poisoned store opens for reading only.
  */
 import { HoldfastError } from '../base/errors.ts';
-import { ORIGIN } from '../base/position.ts';
+import { ORIGIN, type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Slot } from './arena.ts';
 import { BlockStore } from './block-store.ts';
 import { type Files, io } from './files.ts';
 import { BITMAP_SLOTS, type Layout, OWED_SLOT, PAGE_BYTES, layoutOf } from './layout.ts';
 import { MetaPages, readSuperblocks } from './meta-pages.ts';
-import { type DecodedRecord, RECORD_KINDS, isControl } from './record.ts';
+import { type DecodedRecord, RECORD_KINDS, isControl, isLocal, writesBlocks } from './record.ts';
 import { type Recovered, recoverJournal } from './recovery.ts';
-import type { Superblock } from './superblock.ts';
+import { type ReplicaInfo, type Superblock, soloReplica } from './superblock.ts';
 import { StoreTables } from './tables.ts';
 
 /** What a new volume is. Ids are 16 random bytes each, drawn by the caller. */
@@ -27,6 +27,8 @@ export interface FormatOptions {
   createdAtMs: number;
   sparse: boolean;
   durable: boolean;
+  /** Default: the only copy. */
+  replica?: ReplicaInfo;
 }
 
 /** Writes the first superblock. The three files exist, have their full size and are zeros. */
@@ -38,6 +40,7 @@ export async function formatStore(files: Files, o: FormatOptions): Promise<void>
     sequence: 1,
     epoch: 0,
     committed: ORIGIN,
+    last: ORIGIN,
     tail: { offsetBytes: 0, batchNo: 1, prevCrc: 0 },
     headBatchNo: 0,
     clean: true,
@@ -48,6 +51,7 @@ export async function formatStore(files: Files, o: FormatOptions): Promise<void>
       name: '',
       completeAfter: ORIGIN,
     })),
+    replica: o.replica ?? soloReplica(),
     mapCrc: 0,
   };
   try {
@@ -135,11 +139,12 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   }
   const tables = new StoreTables(layout, found.volumeId);
   const damagedPages = await tables.load(meta, layout, found);
+  const solo = found.replica.state === 'solo';
   let recovered: Recovered | null = null;
   let head = found.tail;
-  let last = found.committed;
+  let last = solo ? found.committed : found.last;
   let { health, healthReason } = found;
-  const replay = new Replay(files, tables);
+  const replay = new Replay(files, tables, found);
   try {
     recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress, alone);
   } finally {
@@ -149,7 +154,7 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     recovered = null;
   } else {
     head = recovered.head;
-    last = recovered.last;
+    last = solo ? recovered.last : replay.last;
     if (recovered.damage !== null) {
       health = 'damaged';
       healthReason = recovered.damage;
@@ -161,17 +166,23 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     health = 'damaged';
     healthReason = `${damagedPages} pages of meta do not verify; their blocks cannot be read until they are written`;
   }
+  // Everything is applied and the tail passes it: what the group may not have is remembered as suspect instead.
+  const committed = solo ? last : replay.committed;
+  if (solo) tables.peers.committed(last);
+  else tables.peers.suspectRecent();
   const superblock: Superblock = {
     ...found,
     sequence: found.sequence + 1,
-    epoch: found.epoch + 1,
-    committed: last,
+    epoch: solo ? found.epoch + 1 : found.epoch,
+    committed,
+    last,
     tail: head,
     headBatchNo: head.batchNo - 1,
     clean: false,
     health,
     healthReason,
-    bitmaps: tables.marks.uses(found.bitmaps),
+    bitmaps: tables.bitmapUses(found.bitmaps),
+    replica: { ...found.replica, groupEpoch: replay.groupEpoch },
   };
   // What was replayed is synced before the tail passes it; only then does the new epoch begin.
   if (recovered !== null && recovered.batches > 0) await io((done) => files.sync('data', done));
@@ -181,35 +192,74 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   const { pages, fill } = tables.takeDirty(tables.takeSessions());
   await meta.commit(superblock, pages, fill);
   const durable = o.durable ?? found.durable;
-  const store = new BlockStore({ files, layout, superblock, meta, tables, head, last, durable, defer: o.defer });
+  const store = new BlockStore({
+    files,
+    layout,
+    superblock,
+    meta,
+    tables,
+    head,
+    last,
+    committed,
+    durable,
+    defer: o.defer,
+  });
   return { store, recovered, damagedPages };
 }
 
-/** Applies recovered records to `data` and the tables: overlapping ones in order, others side by side. */
+/**
+ * Applies recovered records to `data` and the tables: overlapping ones in order, others side by side. The records that
+ * open an epoch count together or not at all: those whose EPOCH record is not there are passed over.
+ */
 class Replay {
+  /** Last position that counts, and last one known to be committed, of a member of a group. */
+  last: Position;
+  committed: Position;
+  groupEpoch: number;
+  private readonly solo: boolean;
   private readonly files: Files;
   private readonly tables: StoreTables;
   private readonly busy: Set<number> = new Set();
   private readonly running: Set<Promise<void>> = new Set();
   private failure: unknown = null;
+  /** Of an epoch that has no EPOCH record yet; their bytes are copies. */
+  private group: DecodedRecord[] = [];
 
-  constructor(files: Files, tables: StoreTables) {
+  constructor(files: Files, tables: StoreTables, { replica, committed, last }: Superblock) {
     this.files = files;
     this.tables = tables;
+    this.solo = replica.state === 'solo';
+    this.groupEpoch = replica.groupEpoch;
+    this.committed = committed;
+    this.last = last;
   }
 
   async batch(records: DecodedRecord[]): Promise<void> {
     for (const record of records) {
-      this.tables.noteAppended(record, record.payload);
-      if (isControl(record.kind)) {
-        this.tables.applyControl(record, record.payload);
-        this.tables.applySession(record);
-        continue;
-      }
-      if (record.kind === RECORD_KINDS.WRITE) await this.write(record);
-      this.tables.applyBlocks(record, record.crcs, true);
-      this.tables.applySession(record);
+      if (this.solo || isLocal(record.kind) || record.epoch <= this.groupEpoch) await this.one(record);
+      else if (record.kind === RECORD_KINDS.EPOCH) {
+        const group = this.group.filter(({ epoch }) => epoch === record.epoch);
+        this.group = [];
+        for (const member of [...group, record]) await this.one(member);
+        this.groupEpoch = record.epoch;
+      } else this.group.push({ ...record, payload: record.payload.slice() });
     }
+  }
+
+  private async one(record: DecodedRecord): Promise<void> {
+    if (!isLocal(record.kind)) {
+      this.last = later(this.last, record);
+      const known = { epoch: record.commitEpoch, seq: record.commitSeq };
+      this.committed = later(this.committed, known);
+      this.tables.peers.committed(this.committed);
+    }
+    this.tables.noteAppended(record, record.payload, this.committed);
+    if (isControl(record.kind)) this.tables.applyControl(record, record.payload);
+    else {
+      if (writesBlocks(record.kind)) await this.write(record);
+      this.tables.applyBlocks(record, record.crcs, true);
+    }
+    this.tables.applySession(record);
   }
 
   async end(): Promise<void> {
@@ -241,4 +291,8 @@ class Replay {
       });
     this.running.add(run);
   }
+}
+
+function later(a: Position, { epoch, seq }: Position): Position {
+  return comparePositions(a, { epoch, seq }) >= 0 ? a : { epoch, seq };
 }

@@ -20,6 +20,7 @@ export const RECORD_KINDS = {
   COPY: 16,
   REPAIR: 17,
   STATE: 18,
+  COPY_ZERO: 19,
 } as const;
 export type RecordKind = (typeof RECORD_KINDS)[keyof typeof RECORD_KINDS];
 
@@ -52,14 +53,23 @@ export function headerBytes(payloadBlocks: number): number {
   return Math.ceil((RECORD_FIXED_BYTES + 4 * payloadBlocks) / RECORD_ALIGN_BYTES) * RECORD_ALIGN_BYTES;
 }
 
-/** About no block of the volume: the payload, one block, says what it means, and `firstBlock` is 0. */
+/** About no block of the volume: the payload says what it means, `blockCount` is its length, `firstBlock` is 0. */
 export function isControl(kind: RecordKind): boolean {
-  return kind === RECORD_KINDS.MARK;
+  return kind === RECORD_KINDS.MARK || kind === RECORD_KINDS.CONFIG || kind === RECORD_KINDS.EPOCH;
 }
 
-function hasPayload(kind: RecordKind): boolean {
-  const { WRITE, COPY, REPAIR } = RECORD_KINDS;
-  return kind === WRITE || kind === COPY || kind === REPAIR || isControl(kind);
+/** Of this disk alone: it counts in no position, no prefix and no commit. */
+export function isLocal(kind: RecordKind): boolean {
+  return kind >= RECORD_KINDS.COPY;
+}
+
+/** Its payload goes into `data`. */
+export function writesBlocks(kind: RecordKind): boolean {
+  return kind === RECORD_KINDS.WRITE || kind === RECORD_KINDS.COPY || kind === RECORD_KINDS.REPAIR;
+}
+
+export function hasPayload(kind: RecordKind): boolean {
+  return writesBlocks(kind) || isControl(kind);
 }
 
 /** The bytes of an encoded record, and what the batch needs of it. */

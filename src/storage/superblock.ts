@@ -32,6 +32,25 @@ export interface BitmapUse {
 const USES: readonly BitmapUse['kind'][] = ['free', 'owed', 'absent', 'suspect', 'mark'];
 export const BITMAP_NAME_BYTES = 64;
 
+/**
+ * What this disk is to its volume. `solo`: the only copy, what is durable here is committed. `in-sync`: one of a group,
+ * it may become primary if the register has it in inSync. `syncing`: being made equal, never read, never a source.
+ */
+export type ReplicaState = 'solo' | 'in-sync' | 'syncing';
+const STATES: readonly ReplicaState[] = ['solo', 'in-sync', 'syncing'];
+
+export interface ReplicaInfo {
+  state: ReplicaState;
+  /** While syncing: the last position up to which this disk was known to be equal when it fell behind. */
+  base: { epoch: number; seq: number };
+  /** Highest epoch whose group of records is complete here. Records of later ones count for nothing yet. */
+  groupEpoch: number;
+  /** 16 bytes: of the register that this disk belongs to. Zeros: none yet. */
+  registerId: Uint8Array;
+  /** Highest version of the register that was seen. */
+  registerVersion: number;
+}
+
 export interface Superblock {
   /** Rises with each write of a superblock. */
   sequence: number;
@@ -45,6 +64,8 @@ export interface Superblock {
   epoch: number;
   /** Highest position known durable and committed when it was written; a recovery that ends before it found damage. */
   committed: { epoch: number; seq: number };
+  /** Last position known durable here, committed or not. */
+  last: { epoch: number; seq: number };
   tail: JournalTail;
   /** Number of the last batch known durable when it was written. */
   headBatchNo: number;
@@ -57,15 +78,23 @@ export interface Superblock {
   health: StoreHealth;
   healthReason: string;
   bitmaps: BitmapUse[];
+  replica: ReplicaInfo;
   /** CRC over the page map's pages of the same slot. */
   mapCrc: number;
 }
 
 const MAGIC = 0x31534648; // "HFS1"
+/** A volume that is the only copy. */
+export function soloReplica(): ReplicaInfo {
+  const origin = { epoch: 0, seq: 0 };
+  return { state: 'solo', base: origin, groupEpoch: 0, registerId: new Uint8Array(16), registerVersion: 0 };
+}
+
 const NAME_AT = 192;
 export const MAX_NAME_BYTES = 128;
 const REASON_AT = 320;
 const REASON_BYTES = 256;
+const LAST_AT = 576;
 const BITMAPS_AT = 1024;
 const BITMAP_BYTES = 96;
 
@@ -90,7 +119,15 @@ export function encodeSuperblock(s: Superblock): Uint8Array {
   putNumber(view, 128, s.headBatchNo);
   view.setUint8(136, (s.clean ? 1 : 0) | (s.sparse ? 2 : 0) | (s.durable ? 4 : 0));
   view.setUint8(137, HEALTH.indexOf(s.health));
+  view.setUint8(138, STATES.indexOf(s.replica.state));
   view.setUint32(140, s.mapCrc, true);
+  putNumber(view, 144, s.replica.base.epoch);
+  putNumber(view, 152, s.replica.base.seq);
+  putNumber(view, 160, s.replica.groupEpoch);
+  putNumber(view, 168, s.replica.registerVersion);
+  bytes.set(s.replica.registerId, 176);
+  putNumber(view, LAST_AT, s.last.epoch);
+  putNumber(view, LAST_AT + 8, s.last.seq);
   putText(bytes, NAME_AT, MAX_NAME_BYTES, s.name);
   putText(bytes, REASON_AT, REASON_BYTES, s.healthReason);
   s.bitmaps.forEach((use, i) => {
@@ -127,7 +164,15 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | { laterFormat:
     sparse: (flags & 2) !== 0,
     durable: (flags & 4) !== 0,
     health: HEALTH[view.getUint8(137)] ?? 'damaged',
+    replica: {
+      state: STATES[view.getUint8(138)] ?? 'syncing',
+      base: { epoch: getNumber(view, 144), seq: getNumber(view, 152) },
+      groupEpoch: getNumber(view, 160),
+      registerVersion: getNumber(view, 168),
+      registerId: bytes.slice(176, 192),
+    },
     mapCrc: view.getUint32(140, true),
+    last: { epoch: getNumber(view, LAST_AT), seq: getNumber(view, LAST_AT + 8) },
     name: getText(bytes, NAME_AT, MAX_NAME_BYTES),
     healthReason: getText(bytes, REASON_AT, REASON_BYTES),
     bitmaps: Array.from({ length: BITMAP_SLOTS }, (_, i) => {

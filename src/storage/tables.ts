@@ -9,11 +9,14 @@ import { ENTRY_ZERO, entryOf, volumeSeed } from '../base/checksum.ts';
 import { ChecksumTable } from './checksum-table.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { type Layout, OWED_SLOT, PAGE_BODY_BYTES, SESSION_PAGES } from './layout.ts';
+import type { Position } from '../base/position.ts';
+import { decodeConfig, decodeEpoch } from './control.ts';
 import { Marks, decodeMarkChange } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
+import { PeerBitmaps } from './peer-bitmaps.ts';
 import { RECORD_KINDS, type RecordFields } from './record.ts';
 import { SessionTable } from './session-table.ts';
-import type { Superblock } from './superblock.ts';
+import type { BitmapUse, Superblock } from './superblock.ts';
 
 /** The changed pages of one checkpoint, ascending, and how to fill each. */
 export interface DirtyPages {
@@ -27,6 +30,7 @@ export class StoreTables {
   /** Blocks whose entry is zero while old bytes may still lie in `data`. */
   readonly owed: DirtyBitmap;
   readonly marks: Marks;
+  readonly peers: PeerBitmaps;
   sessions: SessionTable = new SessionTable();
   /** Owed blocks whose zeros were written, but not synced yet. */
   private readonly zeroed: Set<number> = new Set();
@@ -43,6 +47,7 @@ export class StoreTables {
     this.checksums = new ChecksumTable(layout.blocks);
     this.owed = new DirtyBitmap(layout.blocks);
     this.marks = new Marks(layout.blocks);
+    this.peers = new PeerBitmaps(layout.blocks);
   }
 
   /** @returns the number of tracked pages that did not verify */
@@ -53,7 +58,7 @@ export class StoreTables {
       bodies.push(body === null ? null : body.slice());
     });
     this.sessions = SessionTable.decode(bodies, committed);
-    for (const slot of [OWED_SLOT, ...this.marks.load(bitmaps)]) {
+    for (const slot of [OWED_SLOT, ...this.peers.load(bitmaps), ...this.marks.load(bitmaps)]) {
       const first = layout.bitmapFirstPage + slot * layout.pagesPerBitmap;
       await meta.load(first, layout.pagesPerBitmap, (page, body) => {
         if (body === null) this.damaged.push(page);
@@ -69,7 +74,7 @@ export class StoreTables {
   }
 
   private bitmapOf(slot: number): DirtyBitmap {
-    return slot === OWED_SLOT ? this.owed : this.marks.bitmapOfSlot(slot);
+    return slot === OWED_SLOT ? this.owed : (this.peers.bitmapOfSlot(slot) ?? this.marks.bitmapOfSlot(slot));
   }
 
   /** The bitmap that a tracked page belongs to, and the page's number in it. */
@@ -79,17 +84,50 @@ export class StoreTables {
     return { bitmap: this.bitmapOf(slot), number: (page - bitmapFirstPage) % pagesPerBitmap };
   }
 
-  /** To be called when a record is appended or replayed, before it is applied. */
-  noteAppended(record: RecordFields, payload: Uint8Array): void {
-    if (record.kind === RECORD_KINDS.WRITE || record.kind === RECORD_KINDS.ZERO) return this.marks.note(record);
-    const change = record.kind === RECORD_KINDS.MARK ? decodeMarkChange(payload) : null;
-    if (change !== null) this.marks.begin(change, record);
+  /**
+   * To be called when a record is appended or replayed, before it is applied.
+   * @param committed the last position known to be committed
+   */
+  noteAppended(record: RecordFields, payload: Uint8Array, committed: Position): void {
+    switch (record.kind) {
+      case RECORD_KINDS.WRITE:
+      case RECORD_KINDS.ZERO:
+        this.marks.note(record);
+        return this.peers.note(record);
+      case RECORD_KINDS.COPY:
+      case RECORD_KINDS.COPY_ZERO:
+        // What is copied here was written elsewhere behind some marks: nobody can tell which.
+        return this.marks.noteUnknown(record);
+      case RECORD_KINDS.MARK: {
+        const change = decodeMarkChange(payload);
+        if (change !== null) this.marks.begin(change, record);
+        return;
+      }
+      case RECORD_KINDS.CONFIG: {
+        const change = decodeConfig(payload);
+        if (change?.action === 'absent') this.peers.begin(change.peer, change.completeAfter);
+        return;
+      }
+      case RECORD_KINDS.EPOCH:
+        for (const peer of decodeEpoch(payload)?.absent ?? []) this.peers.begin(peer, committed);
+    }
   }
 
   /** Applies a record that is about no block. */
   applyControl(record: RecordFields, payload: Uint8Array): void {
-    const change = record.kind === RECORD_KINDS.MARK ? decodeMarkChange(payload) : null;
-    if (change !== null) this.marks.apply(change, record);
+    if (record.kind === RECORD_KINDS.MARK) {
+      const change = decodeMarkChange(payload);
+      if (change !== null) this.marks.apply(change, record);
+    } else if (record.kind === RECORD_KINDS.CONFIG) {
+      const change = decodeConfig(payload);
+      if (change?.action === 'present') this.peers.drop(change.peer);
+    } else if (record.kind === RECORD_KINDS.EPOCH) {
+      const start = decodeEpoch(payload);
+      if (start === null) return;
+      this.sessions = SessionTable.decode(start.sessions, record);
+      this.sessionsChanged = true;
+      this.peers.clearSuspect();
+    }
   }
 
   /**
@@ -99,7 +137,7 @@ export class StoreTables {
    */
   applyBlocks(record: RecordFields, crcs: Uint32Array, replayed = false): void {
     const end = record.firstBlock + record.blockCount;
-    if (record.kind === RECORD_KINDS.ZERO) {
+    if (record.kind === RECORD_KINDS.ZERO || record.kind === RECORD_KINDS.COPY_ZERO) {
       for (let block = record.firstBlock; block < end; block++) {
         // A block that was never written, or is owed already, has nothing new to be zeroed.
         if (!replayed && this.checksums.get(block) === ENTRY_ZERO) continue;
@@ -177,6 +215,7 @@ export class StoreTables {
     const pages = [
       ...(sessions ?? []).map((_, i) => i),
       ...this.owed.changed.take().map((page) => owedFirst + page),
+      ...this.peers.takeChanged(this.layout),
       ...this.marks.takeChanged(this.layout),
       ...this.checksums.changed.take().map((page) => checksumFirstPage + page),
     ];
@@ -188,6 +227,11 @@ export class StoreTables {
       } else this.checksums.encodePage(page - checksumFirstPage, body);
     };
     return { pages, fill };
+  }
+
+  /** What each bitmap slot is used for, for the superblock. */
+  bitmapUses(bitmaps: readonly BitmapUse[]): BitmapUse[] {
+    return this.marks.uses(this.peers.uses(bitmaps));
   }
 
   get memoryBytes(): number {

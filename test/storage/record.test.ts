@@ -44,7 +44,7 @@ const FIELDS: RecordFields = {
 };
 
 const carries = (fields: RecordFields): boolean =>
-  [RECORD_KINDS.WRITE, RECORD_KINDS.COPY, RECORD_KINDS.REPAIR].some((kind) => kind === fields.kind);
+  ![RECORD_KINDS.ZERO, RECORD_KINDS.COPY_ZERO, RECORD_KINDS.STATE].some((kind) => kind === fields.kind);
 
 /** Encodes into a slot full of rubbish and copies the bytes out. */
 function encoded(fields: RecordFields, seed = 1): EncodedRecord & { payload: Uint8Array; crcs: Uint32Array } {

@@ -98,10 +98,10 @@ test('zeros that are written are settled by a checkpoint of their own', async ()
   const o = await opened(await formatted());
   await o.device.write(0, new Uint8Array(MiB).fill(1));
   await o.device.trim(0, MiB);
-  assert.is(o.store.owedBlocks, 256);
+  assert.is(o.store.owed.count, 256);
   while (await o.volume.zeroSome());
-  for (let i = 0; i < 500 && o.store.owedBlocks > 0; i++) await new Promise((resolve) => setImmediate(resolve));
-  assert.is(o.store.owedBlocks, 0);
+  for (let i = 0; i < 500 && o.store.owed.count > 0; i++) await new Promise((resolve) => setImmediate(resolve));
+  assert.is(o.store.owed.count, 0);
   assert.ok(o.disk.files.data.subarray(0, MiB).every((byte) => byte === 0));
   await o.close();
 });

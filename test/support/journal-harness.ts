@@ -8,7 +8,7 @@ import type { Arena } from '../../src/storage/arena.ts';
 import { type Batch, Journal } from '../../src/storage/journal.ts';
 import { BITMAP_SLOTS, type Layout, layoutOf } from '../../src/storage/layout.ts';
 import { RECORD_KINDS } from '../../src/storage/record.ts';
-import type { JournalTail, Superblock } from '../../src/storage/superblock.ts';
+import { type JournalTail, type Superblock, soloReplica } from '../../src/storage/superblock.ts';
 import { Random } from './random.ts';
 import { SimulatedDisk } from './simulated-disk.ts';
 
@@ -114,6 +114,8 @@ export function superblockAt(tail: JournalTail, headBatchNo = tail.batchNo - 1):
     createdAtMs: 0,
     epoch: 1,
     committed: ORIGIN,
+    last: ORIGIN,
+    replica: soloReplica(),
     tail,
     headBatchNo,
     clean: false,

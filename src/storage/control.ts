@@ -1,0 +1,88 @@
+/**
+ * What CONFIG and EPOCH records say, as bytes: they carry one block of it, an EPOCH record the session table besides.
+ * Pure.
+ */
+import type { Position } from '../base/position.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+import { PAGE_BODY_BYTES } from './layout.ts';
+import { getNumber, putNumber } from './record.ts';
+
+/** A member fell behind (it has what is before `completeAfter`), or is in sync again. */
+export interface ConfigChange {
+  action: 'absent' | 'present';
+  /** `node/diskId`. */
+  peer: string;
+  completeAfter: Position;
+}
+
+/** An epoch begins: everything before it in this journal is as the group has it. */
+export interface EpochStart {
+  /** Members outside inSync: whoever has no bitmap for one makes it. */
+  absent: string[];
+  /** Page bodies of the session table that holds from here on. */
+  sessions: Uint8Array[];
+}
+
+const ABSENT = 1;
+const PRESENT = 2;
+
+export function encodeConfig({ action, peer, completeAfter }: ConfigChange, into: Uint8Array): void {
+  const view = viewOf(into);
+  into.fill(0, 0, BLOCK_BYTES);
+  view.setUint8(0, action === 'absent' ? ABSENT : PRESENT);
+  putNumber(view, 8, completeAfter.epoch);
+  putNumber(view, 16, completeAfter.seq);
+  putText(into, 24, peer);
+}
+
+/** @returns null for bytes that no version of ours wrote */
+export function decodeConfig(bytes: Uint8Array): ConfigChange | null {
+  const view = viewOf(bytes);
+  const action = view.getUint8(0);
+  const peer = getText(bytes, 24);
+  if ((action !== ABSENT && action !== PRESENT) || peer === '') return null;
+  const completeAfter = { epoch: getNumber(view, 8), seq: getNumber(view, 16) };
+  return { action: action === ABSENT ? 'absent' : 'present', peer, completeAfter };
+}
+
+/** Blocks that the payload of such an EPOCH record takes. */
+export function epochBlocks({ sessions }: EpochStart): number {
+  return 1 + sessions.length;
+}
+
+export function encodeEpoch({ absent, sessions }: EpochStart, into: Uint8Array): void {
+  const view = viewOf(into);
+  into.fill(0, 0, BLOCK_BYTES * (1 + sessions.length));
+  view.setUint8(0, absent.length);
+  view.setUint8(1, sessions.length);
+  absent.forEach((peer, i) => putText(into, 64 * (1 + i), peer));
+  sessions.forEach((body, i) => into.set(body.subarray(0, PAGE_BODY_BYTES), BLOCK_BYTES * (1 + i)));
+}
+
+/** @returns null for bytes that no version of ours wrote */
+export function decodeEpoch(bytes: Uint8Array): EpochStart | null {
+  const view = viewOf(bytes);
+  const count = view.getUint8(1);
+  if (view.getUint8(0) > 8 || bytes.length < BLOCK_BYTES * (1 + count)) return null;
+  const absent = Array.from({ length: view.getUint8(0) }, (_, i) => getText(bytes, 64 * (1 + i)));
+  const sessions = Array.from({ length: count }, (_, i) => {
+    const at = BLOCK_BYTES * (1 + i);
+    return bytes.slice(at, at + PAGE_BODY_BYTES);
+  });
+  return { absent, sessions };
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** At most 64 bytes. */
+function putText(into: Uint8Array, at: number, text: string): void {
+  into.set(new TextEncoder().encode(text).subarray(0, 64), at);
+}
+
+function getText(bytes: Uint8Array, at: number): string {
+  const field = bytes.slice(at, at + 64);
+  const end = field.indexOf(0);
+  return new TextDecoder().decode(field.subarray(0, end < 0 ? 64 : end));
+}
