@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../node/version.ts';
 import { addBenchCommand } from './bench-command.ts';
+import { addCoordinatorCommand } from './coordinator-command.ts';
 import { addDataCommands } from './data-command.ts';
 import { addNbdCommand } from './nbd-command.ts';
 import { reportError } from './output.ts';
@@ -26,6 +27,7 @@ addServeCommand(program, run);
 addVolumeCommand(program, run);
 addDataCommands(program, run);
 addNbdCommand(program, run);
+addCoordinatorCommand(program, run);
 addBenchCommand(program, run);
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
 await program.parseAsync();

@@ -6,7 +6,7 @@
  * and leaves a clean volume.
  */
 import type { HoldfastError } from '../base/errors.ts';
-import { SoloVolume } from '../replication/solo-volume.ts';
+import { PrimaryVolume } from '../replication/primary-volume.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import type { NbdDevice } from './nbd-device.ts';
@@ -42,7 +42,7 @@ export class SingleNode {
   readonly pool: IoPool;
   readonly server: Server;
   readonly open: OpenVolume;
-  readonly volume: SoloVolume;
+  readonly volume: PrimaryVolume;
   readonly address: string;
   /** URI of the NBD export, null without one. */
   readonly nbdUri: string | null;
@@ -53,7 +53,7 @@ export class SingleNode {
     pool: IoPool;
     server: Server;
     open: OpenVolume;
-    volume: SoloVolume;
+    volume: PrimaryVolume;
     address: string;
     nbd: NbdServer | null;
     nbdUri: string | null;
@@ -100,7 +100,7 @@ export class SingleNode {
         nbd?.destroy();
         o.onFatal(error);
       };
-      const volume = new SoloVolume(opened.store, pool.arena, {
+      const volume = new PrimaryVolume(opened.store, pool.arena, {
         readOnly: o.readOnly ?? false,
         onFailed: (error) => {
           // A failed sync leaves pages that look clean and are not on disk: the next opening must know.

@@ -25,7 +25,7 @@ export interface SessionSource {
   };
 }
 
-export interface SoloAttachment extends Attachment {
+export interface FencedAttachment extends Attachment {
   /** Position of its latest record. */
   last: Position | null;
   revoked: boolean;
@@ -34,8 +34,8 @@ export interface SoloAttachment extends Attachment {
 
 export class SessionFence {
   private readonly source: SessionSource;
-  private readonly attached: Map<bigint, SoloAttachment> = new Map();
-  private readonly detached: Map<bigint, SoloAttachment> = new Map();
+  private readonly attached: Map<bigint, FencedAttachment> = new Map();
+  private readonly detached: Map<bigint, FencedAttachment> = new Map();
   private waiting: Array<{ position: Position; go: () => void }> = [];
 
   constructor(source: SessionSource) {
@@ -65,7 +65,7 @@ export class SessionFence {
     if (older === undefined && this.attached.size >= MAX_ATTACHED) {
       return refuse(new HoldfastError('TOO_MANY', { ...where, detail: `${MAX_ATTACHED} sessions are attached` }));
     }
-    const attachment: SoloAttachment = { session, generation, last: older?.last ?? null, revoked: false, onRevoked };
+    const attachment: FencedAttachment = { session, generation, last: older?.last ?? null, revoked: false, onRevoked };
     this.detached.delete(session);
     this.attached.set(session, attachment);
     if (older !== undefined && !older.revoked) {
@@ -109,7 +109,7 @@ export class SessionFence {
   }
 
   detach(attachment: Attachment): void {
-    const own = attachment as SoloAttachment;
+    const own = attachment as FencedAttachment;
     own.revoked = true;
     if (this.attached.get(own.session) !== own) return;
     this.attached.delete(own.session);
@@ -124,7 +124,7 @@ export class SessionFence {
   }
 
   isRevoked(attachment: Attachment): boolean {
-    return (attachment as SoloAttachment).revoked;
+    return (attachment as FencedAttachment).revoked;
   }
 
   /** `new`: to be executed. Else how the request is to be answered. */

@@ -16,6 +16,10 @@ import type { RecordFields } from '../storage/record.ts';
 /** A record on its way from append to apply. The slot belongs to the record until the layer above releases it. */
 export interface LogRecord extends RecordFields {
   slot: Slot;
+  /** Who uses the slot: whoever applies it, and each peer's socket. The last one releases it. */
+  users: number;
+  /** The encoded record, header and payload, in the slot: set when it is appended. It is what travels to peers. */
+  bytes?: Uint8Array;
   /** Unseeded CRC of the payload, 0 without one. `slot.crcs` holds that of each block. */
   payloadCrc: number;
 }

@@ -110,6 +110,7 @@ export class Journal {
   append(record: LogRecord): void {
     assert(!this.stopped, 'append to a journal that has stopped');
     const encoded = encodeRecord(record.slot, this.o.volumeId, record, record.payloadCrc);
+    record.bytes = encoded.bytes;
     this.pending.push({ record, encoded });
     // A batch of one record takes a header and padding besides: count the worst case, so that nothing overruns.
     this.pendingBytes += encoded.bytes.length + PAGE_BYTES;

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { HoldfastError } from '../../src/base/errors.ts';
 import { type Position, comparePositions } from '../../src/base/position.ts';
 import type { Attachment } from '../../src/replication/served-volume.ts';
-import { SessionFence, type SessionSource, type SoloAttachment } from '../../src/replication/session-fence.ts';
+import { SessionFence, type SessionSource, type FencedAttachment } from '../../src/replication/session-fence.ts';
 import { turns } from '../support/unit-tools.ts';
 
 /** A store that is told what to say. */
@@ -50,7 +50,7 @@ function attach(fence: SessionFence, session: bigint, generation: number, since:
 
 /** The session's record was appended at that position. */
 const wrote = (attempt: Attempt, seq: number): void => {
-  (attempt.attachment as SoloAttachment).last = { epoch: 1, seq };
+  (attempt.attachment as FencedAttachment).last = { epoch: 1, seq };
 };
 
 const fences = suite('session fence');

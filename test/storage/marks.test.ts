@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { MAX_MARKS, decodeMarkChange, type MarkChange } from '../../src/storage/marks.ts';
-import type { SoloVolume } from '../../src/replication/solo-volume.ts';
+import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { Random } from '../support/random.ts';
 import { SMALL, formatted, newArena, opened, reborn } from '../support/store-harness.ts';
 import { type Image, crashImage } from '../support/simulated-disk.ts';
@@ -12,7 +12,7 @@ import { type Image, crashImage } from '../support/simulated-disk.ts';
 const test = suite('marks');
 const BLOCKS = SMALL.sizeBytes / BLOCK_BYTES;
 
-function change(volume: SoloVolume, action: MarkChange['action'], name: string): Promise<void> {
+function change(volume: PrimaryVolume, action: MarkChange['action'], name: string): Promise<void> {
   return new Promise((resolve, reject) =>
     volume.mark(null, 0, { action, name }, (error) => (error === null ? resolve() : reject(error))),
   );
@@ -31,7 +31,7 @@ const copyOf = (image: Image): Image => ({
 });
 
 /** Blocks that a mark counts as changed. */
-function changed(volume: SoloVolume, name: string): Set<number> {
+function changed(volume: PrimaryVolume, name: string): Set<number> {
   const blocks = new Set<number>();
   for (const run of volume.changes(name, 0, SMALL.sizeBytes, 100_000)) {
     if (!run.changed) continue;

@@ -17,7 +17,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { BLOCK_BYTES, GiB, MiB, TiB } from '../../src/base/units.ts';
 import { LocalDevice } from '../../src/node/local-device.ts';
-import { SoloVolume } from '../../src/replication/solo-volume.ts';
+import { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { IoPool } from '../../src/storage/io-pool.ts';
 import { layoutOf } from '../../src/storage/layout.ts';
 import {
@@ -44,7 +44,7 @@ interface Served {
 
 async function served(dir: string): Promise<Served> {
   const open = await openVolume(dir, pool);
-  const volume = new SoloVolume(open.store, pool.arena, { readOnly: false, onFailed: () => {} });
+  const volume = new PrimaryVolume(open.store, pool.arena, { readOnly: false, onFailed: () => {} });
   const close = async (): Promise<void> => {
     while (await volume.zeroSome());
     await volume.drain();

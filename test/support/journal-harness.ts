@@ -83,6 +83,7 @@ export class JournalHarness {
       firstBlock: this.seq % 100,
       blockCount: blocks === 0 ? 3 : blocks,
       slot,
+      users: 1,
       payloadCrc: blocks === 0 ? 0 : crcBlocks(payload, slot.crcs, 0),
     };
     this.written.push({ seq: record.seq, kind: record.kind, firstBlock: record.firstBlock, payload });

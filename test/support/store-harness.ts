@@ -5,7 +5,7 @@ import { layoutOf } from '../../src/storage/layout.ts';
 import { formatStore, openStore } from '../../src/storage/open-store.ts';
 import type { Recovered } from '../../src/storage/recovery.ts';
 import { LocalDevice } from '../../src/node/local-device.ts';
-import { SoloVolume } from '../../src/replication/solo-volume.ts';
+import { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import type { HoldfastError } from '../../src/base/errors.ts';
 import { type Image, SimulatedDisk } from './simulated-disk.ts';
 
@@ -20,7 +20,7 @@ export function newArena(): Arena {
 export interface Opened {
   disk: SimulatedDisk;
   store: BlockStore;
-  volume: SoloVolume;
+  volume: PrimaryVolume;
   device: LocalDevice;
   recovered: Recovered | null;
   damagedPages: number;
@@ -53,7 +53,10 @@ export async function opened(disk: SimulatedDisk): Promise<Opened> {
     where: 'sim',
   });
   const failures: HoldfastError[] = [];
-  const volume = new SoloVolume(store, disk.arena, { readOnly: false, onFailed: (error) => void failures.push(error) });
+  const volume = new PrimaryVolume(store, disk.arena, {
+    readOnly: false,
+    onFailed: (error) => void failures.push(error),
+  });
   const device = new LocalDevice(volume, disk.arena);
   const close = async (): Promise<void> => {
     await volume.drain();

@@ -1,8 +1,8 @@
 /**
- * A group of one: the layer above a store where there is no other replica. It assigns positions, marks blocks, decides
- * what is committed (what is durable here) and acknowledges.
+ * The volume as its primary serves it, for a group of any size: it assigns positions, marks blocks, and answers when the
+ * group says that a record is committed. A group of one commits what is durable here.
  *
- * Guarantees: a mutation is answered only when it is durable; overlapping writes take effect in log order, reads never
+ * Guarantees: a mutation is answered only when it is committed; overlapping writes take effect in log order, reads never
  * see half of one; a request is executed at most once per (session, request); every queue is bounded by the arena and
  * by the connections' limits. Pure: no sockets, files, timers, clocks or randomness.
  */
@@ -16,13 +16,15 @@ import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { Mark, MarkChange } from '../storage/marks.ts';
 import { RECORD_KINDS, type RecordKind, isControl } from '../storage/record.ts';
+import type { CommitGroup } from './commit-group.ts';
 import { Edges, Scratch } from './edges.ts';
+import { refusalOf } from './checks.ts';
 import { changesOf, extentsOf } from './extents.ts';
 import { Flushes } from './flushes.ts';
 import { OwedZeros } from './owed-zeros.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
-import { SessionFence, type SoloAttachment } from './session-fence.ts';
+import { SessionFence, type FencedAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
 
 /** Blocks that operations under way may be on: it bounds the lock's memory, and the work of one turn. */
@@ -52,10 +54,18 @@ interface Awaiting {
   done: Done;
 }
 
-export class SoloVolume implements ServedVolume {
+export interface PrimaryVolumeOptions {
+  readOnly: boolean;
+  onFailed: (error: HoldfastError) => void;
+  /** Default: a group of one. */
+  group?: CommitGroup;
+}
+
+export class PrimaryVolume implements ServedVolume {
   private readonly store: BlockStore;
   private readonly arena: Arena;
   private readonly readOnly: boolean;
+  private readonly group: CommitGroup | null;
   private readonly lock: RangeLock<LogRecord> = new RangeLock();
   private readonly fence: SessionFence;
   private awaiting: Awaiting[] = [];
@@ -70,12 +80,9 @@ export class SoloVolume implements ServedVolume {
   private idleWaiters: Array<() => void> = [];
   private readonly owedZeros: OwedZeros;
 
-  constructor(
-    store: BlockStore,
-    arena: Arena,
-    options: { readOnly: boolean; onFailed: (error: HoldfastError) => void },
-  ) {
+  constructor(store: BlockStore, arena: Arena, options: PrimaryVolumeOptions) {
     this.store = store;
+    this.group = options.group ?? null;
     this.arena = arena;
     this.readOnly = options.readOnly || store.health !== 'good';
     this.fence = new SessionFence(store);
@@ -83,7 +90,7 @@ export class SoloVolume implements ServedVolume {
     this.flushes = new Flushes(store);
     this.owedZeros = new OwedZeros(store, this.lock);
     store.listen({
-      durable: (position) => this.durable(position),
+      durable: (position) => (this.group === null ? this.committed(position) : this.group.durable(position)),
       room: () => this.roomAgain(),
       failed: (error) => {
         this.abandon(error);
@@ -131,7 +138,10 @@ export class SoloVolume implements ServedVolume {
       this.store.readBlocks(first, count, slot, (error, crc) => {
         this.lock.finish(operation);
         this.over();
-        done(error, error === null && whole ? crc : -1);
+        const give = (refusedError: HoldfastError | null): void =>
+          done(refusedError, refusedError === null && whole ? crc : -1);
+        if (error !== null || this.group === null) give(error);
+        else this.group.rightToRead(give);
       }),
     );
   }
@@ -377,8 +387,9 @@ export class SoloVolume implements ServedVolume {
       blockCount: count,
       slot,
       payloadCrc,
+      users: 1,
     };
-    if (attachment !== null) (attachment as SoloAttachment).last = record;
+    if (attachment !== null) (attachment as FencedAttachment).last = record;
     // What is about no block takes effect when it is applied, and is answered then.
     const control = isControl(kind);
     const operation = this.lock.write(first, control ? 0 : count, record, () =>
@@ -388,6 +399,7 @@ export class SoloVolume implements ServedVolume {
     const failed: Done = (error) => error !== null && done(error);
     this.awaiting.push({ record, operation, done: control ? failed : done });
     this.store.append(record);
+    this.group?.appended(record);
     this.flushes.placed(mutation.token);
   }
 
@@ -395,7 +407,7 @@ export class SoloVolume implements ServedVolume {
     const over: Done = (error) => {
       this.unapplied--;
       this.lock.finish(operation);
-      this.arena.release(record.slot);
+      this.letGo(record);
       done?.(error);
       this.fence.settled();
       this.wakeIdle();
@@ -406,8 +418,13 @@ export class SoloVolume implements ServedVolume {
     else this.store.apply(record, over);
   }
 
-  /** A group of one: what is durable is committed. */
-  private durable(position: Position): void {
+  /** One of those that use the record's memory needs it no longer. */
+  letGo(record: LogRecord): void {
+    if (--record.users === 0) this.arena.release(record.slot);
+  }
+
+  /** Everything up to here is durable on every replica that must have it. */
+  committed(position: Position): void {
     this.store.commit(position);
     let count = 0;
     while (count < this.awaiting.length && comparePositions(this.awaiting[count]!.record, position) <= 0) count++;
@@ -426,35 +443,18 @@ export class SoloVolume implements ServedVolume {
 
   private refusal(
     operation: string,
-    offsetBytes: number,
-    lengthBytes: number,
+    offset: number,
+    length: number,
     maxBytes: number,
     mutates: boolean,
   ): HoldfastError | null {
-    const where = { operation, offsetBytes, lengthBytes, volume: this.store.name };
-    if (this.store.failed !== null) return this.store.failed;
-    if (this.closing) return new HoldfastError('SHUTTING_DOWN', where);
-    if (
-      !Number.isSafeInteger(offsetBytes) ||
-      !Number.isSafeInteger(lengthBytes) ||
-      offsetBytes < 0 ||
-      lengthBytes < 1
-    ) {
-      return new HoldfastError('INVALID_ARGUMENT', {
-        ...where,
-        remedy: 'offsets and lengths are whole positive bytes',
+    if (this.closing) {
+      return new HoldfastError(this.group === null ? 'SHUTTING_DOWN' : 'NOT_PRIMARY', {
+        operation,
+        volume: this.store.name,
       });
     }
-    if (lengthBytes > maxBytes) return new HoldfastError('TOO_LARGE', { ...where, detail: `the limit is ${maxBytes}` });
-    if (offsetBytes + lengthBytes > this.store.sizeBytes) {
-      return new HoldfastError('OUT_OF_RANGE', { ...where, detail: `it has ${this.store.sizeBytes} bytes` });
-    }
-    if (mutates && this.readOnly) {
-      const detail =
-        this.store.health === 'good' ? undefined : `it is ${this.store.health}: ${this.store.healthReason}`;
-      return new HoldfastError('READ_ONLY', { ...where, detail });
-    }
-    return null;
+    return refusalOf(this.store, { operation, offset, length, maxBytes, mutates, readOnly: this.readOnly });
   }
 
   /** Writes zeros into one run of blocks that are owed them. @returns whether there was one */

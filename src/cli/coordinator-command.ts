@@ -1,0 +1,64 @@
+/** `holdfast coordinator`: the embedded coordinator as a process. */
+import type { Command } from 'commander';
+import { pino } from 'pino';
+import type { HoldfastError } from '../base/errors.ts';
+import { EmbeddedServer } from '../coordination/embedded-server.ts';
+import { COORDINATOR_PORT } from '../coordination/open.ts';
+import { listenOn } from '../node/listen.ts';
+import { printJson } from './output.ts';
+
+/** Exit code after a failed disk: EX_IOERR of sysexits. */
+const EXIT_FATAL = 74;
+
+interface CoordinatorFlags {
+  dir: string;
+  listen: string;
+  logLevel: string;
+  json?: boolean;
+}
+
+async function coordinator(flags: CoordinatorFlags): Promise<void> {
+  const logger = pino({ level: flags.logLevel }, pino.destination(2));
+  const server = await EmbeddedServer.start({
+    dir: flags.dir,
+    listen: (http) => listenOn(http, flags.listen),
+    log: (level, message, fields) => logger[level](fields, message),
+    onFatal: (error: HoldfastError) => {
+      process.stderr.write(`holdfast: ${error.message}\n`);
+      if (flags.json) printJson({ event: 'fatal', error: error.toJSON() });
+      process.exit(EXIT_FATAL);
+    },
+  });
+  const { address, volumes } = server;
+  if (flags.json) {
+    printJson({ event: 'listening', listen: address, volumes, pid: process.pid });
+  } else {
+    process.stdout.write(`coordinating ${volumes} ${volumes === 1 ? 'volume' : 'volumes'} on holdfast://${address}\n`);
+  }
+  await new Promise<void>((resolve) => {
+    process.once('SIGINT', () => resolve());
+    process.once('SIGTERM', () => resolve());
+  });
+  if (flags.json) printJson({ event: 'stopping' });
+  else process.stdout.write('stopping\n');
+  await server.close();
+}
+
+export function addCoordinatorCommand(
+  program: Command,
+  run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
+): void {
+  program
+    .command('coordinator')
+    .description('keeps who may be primary of each volume; once per cluster, on a third machine')
+    .requiredOption('--dir <dir>', 'its folder, made if it is not there')
+    .option('--listen <host:port>', 'where nodes connect', `127.0.0.1:${COORDINATOR_PORT}`)
+    .option(
+      '--log-level <level>',
+      'trace | debug | info | warn | error | silent',
+      process.env['HOLDFAST_LOG_LEVEL'] ?? 'info',
+    )
+    .option('--json', 'print events as JSON, one a line')
+    .addHelpText('after', '\nExample:\n  holdfast coordinator --dir ./coordinator --listen 10.0.0.9:7400')
+    .action((flags: CoordinatorFlags) => run(() => coordinator(flags), flags.json));
+}
