@@ -36,7 +36,7 @@ interface Launched<Event> {
 }
 
 /** @throws an error with everything it printed when it does not get to listening */
-async function launch<Event>(args: string[], env: NodeJS.ProcessEnv): Promise<Launched<Event>> {
+export async function launch<Event>(args: string[], env: NodeJS.ProcessEnv): Promise<Launched<Event>> {
   const child = spawn(process.execPath, [MAIN, ...args, '--json'], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, HOLDFAST_LOG_LEVEL: 'warn', ...env },
