@@ -7,7 +7,7 @@
  * are read once, whether they come from a socket or from a disk.
  */
 import { crc32 } from 'node:zlib';
-import { BLOCK_BYTES } from './units.ts';
+import { BLOCK_BYTES, MAX_IO_BLOCKS } from './units.ts';
 
 export { crc32 };
 
@@ -98,3 +98,8 @@ export function entryOf(seed: number, block: number, blockCrc: number): number {
   const entry = (OVER_BLOCK.of((seed ^ block) >>> 0) ^ blockCrc) >>> 0;
   return entry === ENTRY_ZERO ? 1 : entry === ENTRY_LOST ? 0xfffffffe : entry;
 }
+
+/** CRC of n blocks of zeros, by n. */
+export const CRC_OF_ZEROS: readonly number[] = Array.from({ length: MAX_IO_BLOCKS + 1 }, (_, n) =>
+  crc32(new Uint8Array(n * BLOCK_BYTES)),
+);

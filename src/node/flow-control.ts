@@ -7,6 +7,7 @@
  * asked for it, and not one is lost.
  */
 import type { Socket } from 'node:net';
+import { noteActive } from './lone-connection.ts';
 import { ReplyWriter } from './reply-writer.ts';
 import { readIntoUserBuffer, readThroughEvents } from './user-buffer-socket.ts';
 
@@ -73,6 +74,7 @@ export class FlowControl {
 
   private receive(chunk: Uint8Array): boolean {
     this.lastProgressMs = performance.now();
+    noteActive(this, this.lastProgressMs);
     return this.take(chunk);
   }
 

@@ -9,6 +9,7 @@ import type { HoldfastError } from '../base/errors.ts';
 import { PrimaryVolume } from '../replication/primary-volume.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
+import { isLone } from './lone-connection.ts';
 import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
 import type { NbdTls } from './nbd-tls.ts';
@@ -79,6 +80,7 @@ export class SingleNode {
   static async start(o: SingleNodeOptions): Promise<SingleNode> {
     let fatal = o.onFatal;
     const pool = new IoPool({ onLost: (error) => fatal(error) });
+    pool.isLone = isLone;
     let open: OpenVolume | null = null;
     let server: Server | null = null;
     let nbd: NbdServer | null = null;

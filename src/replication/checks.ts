@@ -1,6 +1,8 @@
 /** What a request must be like to be taken at all. Pure. */
-import { HoldfastError } from '../base/errors.ts';
+import { type ErrorCode, HoldfastError } from '../base/errors.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
 import type { BlockStore } from '../storage/block-store.ts';
+import type { Expired } from './served-volume.ts';
 
 export interface Asked {
   operation: string;
@@ -30,4 +32,30 @@ export function refusalOf(store: BlockStore, asked: Asked): HoldfastError | null
     return new HoldfastError('READ_ONLY', { ...where, detail });
   }
   return null;
+}
+
+/** A mutation that has no place in the log yet. */
+export interface Waiting {
+  first: number;
+  count: number;
+  /** A newer connection of its session has attached. */
+  revoked: boolean;
+  /** Why nothing is taken any more. */
+  closing: ErrorCode | null;
+  expired: Expired;
+}
+
+/** Why it must not get one; null if it may. */
+export function dropReasonOf(store: BlockStore, waiting: Waiting): HoldfastError | null {
+  if (store.failed !== null) return store.failed;
+  const offsetBytes = waiting.first * BLOCK_BYTES;
+  const where = { operation: 'write', volume: store.name, offsetBytes, lengthBytes: waiting.count * BLOCK_BYTES };
+  if (waiting.revoked) return new HoldfastError('STALE_GENERATION', where);
+  if (waiting.closing !== null) return new HoldfastError(waiting.closing, where);
+  if (waiting.expired()) {
+    return new HoldfastError('DEADLINE', { ...where, detail: 'the server was busy until the deadline' });
+  }
+  if (!store.outOfSpace) return null;
+  const remedy = 'free space there; writing goes on by itself';
+  return new HoldfastError('NO_SPACE', { ...where, detail: 'the disk under this sparse volume is full', remedy });
 }

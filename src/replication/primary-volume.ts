@@ -9,20 +9,22 @@
 import assert from 'node:assert/strict';
 import { combineBlocks, crcBlocks } from '../base/checksum.ts';
 import type { ChangedExtent, Extent } from '../base/device.ts';
-import { HoldfastError } from '../base/errors.ts';
+import { type ErrorCode, HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES, MAX_ZERO_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { Mark, MarkChange } from '../storage/marks.ts';
-import { RECORD_KINDS, type RecordKind, isControl } from '../storage/record.ts';
+import { RECORD_KINDS, type RecordKind, hasPayload, isControl } from '../storage/record.ts';
 import type { CommitGroup } from './commit-group.ts';
 import { Edges, Scratch } from './edges.ts';
-import { refusalOf } from './checks.ts';
+import { dropReasonOf, refusalOf } from './checks.ts';
 import { changesOf, extentsOf } from './extents.ts';
 import { Flushes } from './flushes.ts';
+import type { Awaiting, Mutation } from './mutation.ts';
 import { OwedZeros } from './owed-zeros.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
+import { RoomQueue } from './room-queue.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type FencedAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
@@ -32,27 +34,6 @@ const MAX_LOCKED_BLOCKS = 65_536;
 const NO_SESSION = 0n;
 
 const NEVER: Expired = () => false;
-
-/** A mutation on its way into the log. */
-interface Mutation {
-  kind: RecordKind;
-  attachment: Attachment | null;
-  request: number;
-  first: number;
-  count: number;
-  slot: Slot;
-  done: Done;
-  expired: Expired;
-  /** Of `Flushes.later`, 0 while it is not waiting. */
-  token: number;
-}
-
-/** A record between append and commit, and whom to answer. */
-interface Awaiting {
-  record: LogRecord;
-  operation: Operation<LogRecord>;
-  done: Done;
-}
 
 export interface PrimaryVolumeOptions {
   readOnly: boolean;
@@ -69,8 +50,7 @@ export class PrimaryVolume implements ServedVolume {
   private readonly lock: RangeLock<LogRecord> = new RangeLock();
   private readonly fence: SessionFence;
   private awaiting: Awaiting[] = [];
-  /** Mutations that wait for room in the journal, in order. */
-  private waitingForRoom: Array<() => boolean> = [];
+  private readonly roomQueue = new RoomQueue();
   private readonly flushes: Flushes;
   private readonly scratch: Scratch;
   private unapplied = 0;
@@ -91,7 +71,7 @@ export class PrimaryVolume implements ServedVolume {
     this.owedZeros = new OwedZeros(store, this.lock);
     store.listen({
       durable: (position) => (this.group === null ? this.committed(position) : this.group.durable(position)),
-      room: () => this.roomAgain(),
+      room: () => this.roomQueue.again(),
       failed: (error) => {
         this.abandon(error);
         options.onFailed(error);
@@ -225,7 +205,7 @@ export class PrimaryVolume implements ServedVolume {
       this.over();
       if (refusal === null) return;
       done(refusal);
-      this.roomAgain();
+      this.roomQueue.again();
     });
   }
 
@@ -322,7 +302,7 @@ export class PrimaryVolume implements ServedVolume {
 
   /** Runs now if the journal has room and nobody waits, else in turn; a request that must not run is answered instead. */
   private whenRoom(mutation: Mutation, payloadBlocks: number, run: () => void): void {
-    const attempt = (): boolean => {
+    const ran = this.roomQueue.run(() => {
       const refusal = this.dropReason(mutation);
       if (refusal !== null) {
         this.giveBack(mutation.slot, mutation.token, () => mutation.done(refusal));
@@ -331,11 +311,8 @@ export class PrimaryVolume implements ServedVolume {
       if (!this.store.hasRoom(payloadBlocks) || this.lockIsFull(mutation.count)) return false;
       run();
       return true;
-    };
-    if (this.waitingForRoom.length > 0 || !attempt()) {
-      mutation.token ||= this.flushes.later();
-      this.waitingForRoom.push(attempt);
-    }
+    });
+    if (!ran) mutation.token ||= this.flushes.later();
   }
 
   /** Records of zeros are large for the lock and small for the journal, so the lock has a bound of its own. */
@@ -344,32 +321,35 @@ export class PrimaryVolume implements ServedVolume {
     return busyBlocks > 0 && this.unapplied > 0 && busyBlocks + blocks > MAX_LOCKED_BLOCKS;
   }
 
-  private roomAgain(): void {
-    let served = 0;
-    while (served < this.waitingForRoom.length && this.waitingForRoom[served]!()) served++;
-    this.waitingForRoom.splice(0, served);
-  }
-
   /** Why a mutation that has no place in the log yet must not get one. */
   private dropReason({ attachment, expired, first, count }: Mutation): HoldfastError | null {
-    if (this.store.failed !== null) return this.store.failed;
-    const where = {
-      operation: 'write',
-      volume: this.store.name,
-      offsetBytes: first * BLOCK_BYTES,
-      lengthBytes: count * BLOCK_BYTES,
-    };
-    if (attachment !== null && this.fence.isRevoked(attachment)) return new HoldfastError('STALE_GENERATION', where);
-    if (this.closing) return new HoldfastError('SHUTTING_DOWN', where);
-    if (expired()) return new HoldfastError('DEADLINE', { ...where, detail: 'the server was busy until the deadline' });
-    if (this.store.outOfSpace) {
-      return new HoldfastError('NO_SPACE', {
-        ...where,
-        detail: 'the disk under this sparse volume is full',
-        remedy: 'free space there; writing goes on by itself',
-      });
-    }
-    return null;
+    const revoked = attachment !== null && this.fence.isRevoked(attachment);
+    return dropReasonOf(this.store, { first, count, revoked, closing: this.closing ? this.closedCode : null, expired });
+  }
+
+  private get closedCode(): ErrorCode {
+    return this.group === null ? 'SHUTTING_DOWN' : 'NOT_PRIMARY';
+  }
+
+  /**
+   * Appends a record of the group's own: the slot holds its payload. The caller has seen to room, and to it that nobody
+   * else changes the blocks meanwhile. @returns its position
+   */
+  log(kind: RecordKind, first: number, count: number, slot: Slot, done: Done): Position {
+    const blocks = hasPayload(kind) ? count : 0;
+    const crc = blocks === 0 ? 0 : crcBlocks(slot.payload.subarray(0, blocks * BLOCK_BYTES), slot.crcs, 0);
+    this.append({ kind, attachment: null, request: 0, first, count, slot, done, expired: NEVER, token: 0 }, crc);
+    return this.store.lastPosition;
+  }
+
+  /** Reads whole blocks as they are committed, for another replica. */
+  copyOut(first: number, count: number, slot: Slot, done: Done): void {
+    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
+      this.store.readBlocks(first, count, slot, (error) => {
+        this.lock.finish(operation);
+        done(error);
+      }),
+    );
   }
 
   private append(mutation: Mutation, payloadCrc: number): void {
@@ -411,7 +391,7 @@ export class PrimaryVolume implements ServedVolume {
       done?.(error);
       this.fence.settled();
       this.wakeIdle();
-      if (this.waitingForRoom.length > 0) this.roomAgain();
+      if (!this.roomQueue.isEmpty) this.roomQueue.again();
     };
     // A store that failed applies nothing more; whoever waits behind this record hears of it from the store.
     if (this.store.failed !== null) queueMicrotask(() => over(this.store.failed));
@@ -448,12 +428,7 @@ export class PrimaryVolume implements ServedVolume {
     maxBytes: number,
     mutates: boolean,
   ): HoldfastError | null {
-    if (this.closing) {
-      return new HoldfastError(this.group === null ? 'SHUTTING_DOWN' : 'NOT_PRIMARY', {
-        operation,
-        volume: this.store.name,
-      });
-    }
+    if (this.closing) return new HoldfastError(this.closedCode, { operation, volume: this.store.name });
     return refusalOf(this.store, { operation, offset, length, maxBytes, mutates, readOnly: this.readOnly });
   }
 
@@ -462,13 +437,27 @@ export class PrimaryVolume implements ServedVolume {
     return this.owedZeros.writeSome();
   }
 
+  /** Refuses new requests. */
+  close(): void {
+    this.closing = true;
+  }
+
+  /**
+   * This node is primary no longer: whoever waits for an answer gets none from here (their connections end), what was
+   * appended is applied. The store has remembered what is not known to be committed.
+   */
+  abdicate(): void {
+    for (const { operation } of this.awaiting.splice(0)) this.lock.unhold(operation);
+    this.roomQueue.again();
+  }
+
   private abandon(error: HoldfastError): void {
     const abandoned = this.awaiting.splice(0);
     for (const { done } of abandoned) done(error);
     this.flushes.abandon(error);
     for (const { operation } of abandoned) this.lock.finish(operation);
     this.fence.abandon();
-    this.roomAgain();
+    this.roomQueue.again();
     for (const resolve of this.idleWaiters.splice(0)) resolve();
   }
 
@@ -489,7 +478,7 @@ export class PrimaryVolume implements ServedVolume {
   async drain(): Promise<void> {
     this.closing = true;
     await this.owedZeros.running;
-    this.roomAgain();
+    this.roomQueue.again();
     while (!this.idle && this.store.failed === null) {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }

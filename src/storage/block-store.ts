@@ -6,26 +6,28 @@
  * the store is poisoned: nothing is acknowledged, nothing is retried. All I/O goes through the injected `Files`.
  */
 import assert from 'node:assert/strict';
-import { ENTRY_ZERO, crc32 } from '../base/checksum.ts';
+import { CRC_OF_ZEROS, ENTRY_ZERO } from '../base/checksum.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
-import { BLOCK_BYTES, MAX_IO_BLOCKS, MiB } from '../base/units.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
 import type { LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
-import { type Files, io } from './files.ts';
+import { Checkpoints } from './checkpoint.ts';
+import type { Files } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
 import { type Layout, PAGE_BYTES } from './layout.ts';
 import type { Marks } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
 import { OwedBlocks } from './owed-blocks.ts';
 import type { PeerBitmaps } from './peer-bitmaps.ts';
-import { hasPayload, isControl, isLocal, writesBlocks } from './record.ts';
+import { RECORD_KINDS, type RecordFields, hasPayload, isControl, isLocal, writesBlocks } from './record.ts';
 import type { SessionTable } from './session-table.ts';
 import type { JournalTail, ReplicaInfo, StoreHealth, Superblock } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
+import { Uncommitted } from './uncommitted.ts';
 
-/** `data` is synced in the background whenever so much was applied, so that a checkpoint's own sync is short. */
-const DATA_SYNC_BYTES = 64 * MiB;
+/** Of the journal, kept free whatever a peer sends. */
+const SPARE_PAGES = 16;
 
 /** What an opening hands to the store (see open-store.ts). */
 export interface OpenedParts {
@@ -54,29 +56,26 @@ export class BlockStore implements ReplicatedStore {
   /** fsync before acknowledgment, in this opening. */
   readonly durable: boolean;
   private events: StoreEvents = { durable: () => {}, room: () => {}, failed: () => {} };
-  private superblock: Superblock;
+  private readonly checkpoints: Checkpoints;
   private last: Position;
   private committed: Position;
-  private durablePosition: Position;
+  /** Last position that is durable here. */
+  durablePosition: Position;
+  /** Records up to here may be applied: committed, or remembered as suspect. */
+  private mayApply: Position;
   /** Batches that the tail has not passed, oldest first. */
   private batches: Batch[] = [];
   private batchOf: Map<LogRecord, Batch> = new Map();
   /** Everything before it is applied. */
   private appliedTail: JournalTail;
   private appliedPosition: Position;
-  private uncommittedBytes: Array<{ position: Position; bytes: number }> = [];
-  private uncommittedSum = 0;
-  private reservedBytes = 0;
+  private readonly uncommitted = new Uncommitted();
   private wantsRoom = false;
-  private checkpointing: Promise<void> | null = null;
-  private appliedSinceSync = 0;
-  private syncingData = false;
   private parked: Array<{ record: LogRecord; done: (error: HoldfastError | null) => void }> = [];
   /** Blocks that are owed zeros. */
   readonly owed: OwedBlocks;
   private failure: HoldfastError | null = null;
   private closed = false;
-  private checkpoints = 0;
   private appliedRecords = 0;
   private appliedBytes = 0;
   private corruptBlocks = 0;
@@ -85,7 +84,6 @@ export class BlockStore implements ReplicatedStore {
     const { files, layout, superblock } = parts;
     this.files = files;
     this.layout = layout;
-    this.superblock = superblock;
     this.meta = parts.meta;
     this.tables = parts.tables;
     this.sizeBytes = layout.sizeBytes;
@@ -95,18 +93,20 @@ export class BlockStore implements ReplicatedStore {
     this.durable = parts.durable;
     this.last = parts.last;
     this.durablePosition = parts.last;
+    this.mayApply = parts.last;
     this.committed = parts.committed;
     this.appliedTail = parts.head;
     this.appliedPosition = parts.last;
+    const fail = (operation: string, cause: HoldfastError): HoldfastError => {
+      this.fail(operation, cause);
+      return this.failure!;
+    };
     this.owed = new OwedBlocks({
       files,
       tables: parts.tables,
       sparse: superblock.sparse,
-      fail: (operation, cause) => {
-        this.fail(operation, cause);
-        return this.failure!;
-      },
-      wrote: (bytes) => (this.appliedSinceSync += bytes),
+      fail,
+      wrote: (bytes) => this.checkpoints.wrote(bytes),
     });
     this.journal = new Journal({
       files,
@@ -120,6 +120,19 @@ export class BlockStore implements ReplicatedStore {
       onDurable: (batch) => this.batchDurable(batch),
       onFailed: (error) => this.fail('journal write', error),
     });
+    this.checkpoints = new Checkpoints({
+      files,
+      layout,
+      meta: parts.meta,
+      tables: parts.tables,
+      journal: this.journal,
+      superblock,
+      durable: parts.durable,
+      standing: () => ({ tail: this.appliedTail, committed: this.committed, last: this.durablePosition }),
+      fail,
+      failure: () => this.failure,
+      freed: () => this.offerRoom(),
+    });
   }
 
   listen(events: StoreEvents): void {
@@ -128,7 +141,7 @@ export class BlockStore implements ReplicatedStore {
 
   /** The newest epoch that this disk was opened in, or has promised itself to. */
   get epoch(): number {
-    return this.superblock.epoch;
+    return this.checkpoints.superblock.epoch;
   }
   get lastPosition(): Position {
     return this.last;
@@ -143,10 +156,10 @@ export class BlockStore implements ReplicatedStore {
     return this.tables.peers;
   }
   get replica(): ReplicaInfo {
-    return this.superblock.replica;
+    return this.checkpoints.replica;
   }
   get diskId(): Uint8Array {
-    return this.superblock.diskId;
+    return this.checkpoints.superblock.diskId;
   }
   get sessions(): SessionTable {
     return this.tables.sessions;
@@ -156,10 +169,10 @@ export class BlockStore implements ReplicatedStore {
     return this.appliedPosition;
   }
   get health(): StoreHealth {
-    return this.superblock.health;
+    return this.checkpoints.superblock.health;
   }
   get healthReason(): string {
-    return this.superblock.healthReason;
+    return this.checkpoints.superblock.healthReason;
   }
   /** The error that stopped the store, if it has stopped. */
   get failed(): HoldfastError | null {
@@ -176,7 +189,7 @@ export class BlockStore implements ReplicatedStore {
       batches: this.journal.batchesWritten,
       journalBytes: this.journal.bytesWritten,
       metaBytes: this.meta.bytesWritten,
-      checkpoints: this.checkpoints,
+      checkpoints: this.checkpoints.count,
       appliedRecords: this.appliedRecords,
       appliedBytes: this.appliedBytes,
       corruptBlocks: this.corruptBlocks,
@@ -189,23 +202,33 @@ export class BlockStore implements ReplicatedStore {
   // --- append, durable, commit ---------------------------------------------------------------------------------
 
   hasRoom(payloadBlocks: number): boolean {
-    const bytes = recordBytes(payloadBlocks) + this.reservedBytes;
+    const bytes = recordBytes(payloadBlocks) + this.uncommitted.reservedBytes;
     const room =
       this.journal.fits(bytes, this.layout.clientRoomBytes) &&
-      this.uncommittedSum + bytes <= this.layout.uncommittedBytes;
+      this.uncommitted.bytes + bytes <= this.layout.uncommittedBytes;
     if (!room) {
       this.wantsRoom = true;
-      this.maybeCheckpoint();
+      this.checkpoints.maybe();
+    }
+    return room;
+  }
+
+  /** Whether a record that a peer sends may be appended: it may use the room that clients' records may not. */
+  hasRoomForPeer(payloadBlocks: number): boolean {
+    const room = this.journal.fits(recordBytes(payloadBlocks), this.layout.journalBytes - SPARE_PAGES * PAGE_BYTES);
+    if (!room) {
+      this.wantsRoom = true;
+      this.checkpoints.maybe();
     }
     return room;
   }
 
   reserve(payloadBlocks: number): void {
-    this.reservedBytes += recordBytes(payloadBlocks) + PAGE_BYTES;
+    this.uncommitted.reserve(payloadBlocks);
   }
 
   unreserve(payloadBlocks: number): void {
-    this.reservedBytes -= recordBytes(payloadBlocks) + PAGE_BYTES;
+    this.uncommitted.unreserve(payloadBlocks);
   }
 
   append(record: LogRecord): void {
@@ -214,9 +237,7 @@ export class BlockStore implements ReplicatedStore {
       // The first record of an epoch follows the last one that its primary had, which may not be ours.
       assert(record.epoch > this.last.epoch || this.follows(record), 'not the successor');
       this.last = { epoch: record.epoch, seq: record.seq };
-      const bytes = recordBytes(hasPayload(record.kind) ? record.blockCount : 0);
-      this.uncommittedBytes.push({ position: this.last, bytes });
-      this.uncommittedSum += bytes;
+      this.uncommitted.appended(this.last, hasPayload(record.kind) ? record.blockCount : 0);
     }
     this.tables.noteAppended(record, record.slot.payload, this.committed);
     this.journal.append(record);
@@ -229,26 +250,17 @@ export class BlockStore implements ReplicatedStore {
   private batchDurable(batch: Batch): void {
     this.batches.push(batch);
     for (const record of batch.records) this.batchOf.set(record, batch);
-    const last = lastPositioned(batch.records);
-    if (last !== null) {
-      this.durablePosition = last;
-      this.events.durable(last);
-    }
+    if (batch.last !== null) this.events.durable((this.durablePosition = batch.last));
     for (const record of batch.records) if (isLocal(record.kind)) this.events.localDurable?.(record);
-    this.maybeCheckpoint();
+    this.checkpoints.maybe();
   }
 
   commit(position: Position): void {
     if (comparePositions(position, this.committed) <= 0) return;
     this.committed = position;
+    if (comparePositions(position, this.mayApply) > 0) this.mayApply = position;
     this.tables.peers.committed(position);
-    let settled = 0;
-    for (const entry of this.uncommittedBytes) {
-      if (comparePositions(entry.position, position) > 0) break;
-      this.uncommittedSum -= entry.bytes;
-      settled++;
-    }
-    this.uncommittedBytes.splice(0, settled);
+    this.uncommitted.committed(position);
     this.offerRoom();
   }
 
@@ -261,7 +273,7 @@ export class BlockStore implements ReplicatedStore {
   // --- apply ----------------------------------------------------------------------------------------------------
 
   apply(record: LogRecord, done: (error: HoldfastError | null) => void): void {
-    assert(isLocal(record.kind) || comparePositions(record, this.committed) <= 0, 'only what is committed is applied');
+    assert(isLocal(record.kind) || comparePositions(record, this.mayApply) <= 0, 'only what is committed is applied');
     assert(this.batchOf.has(record), 'only what is durable is applied');
     if (!writesBlocks(record.kind)) {
       queueMicrotask(() => this.applied(record, done));
@@ -272,10 +284,10 @@ export class BlockStore implements ReplicatedStore {
       if (this.failure !== null) return done(this.failure);
       if (error === null) {
         this.appliedBytes += bytes.length;
-        this.appliedSinceSync += bytes.length;
+        this.checkpoints.wrote(bytes.length);
         this.applied(record, done);
-        this.maybeSyncData();
-      } else if (error.code === 'NO_SPACE' && this.superblock.sparse) {
+        this.checkpoints.maybeSyncData();
+      } else if (error.code === 'NO_SPACE' && this.checkpoints.superblock.sparse) {
         // The record is safe in the journal; it stays there until the disk has room again.
         this.parked.push({ record, done });
       } else {
@@ -288,7 +300,8 @@ export class BlockStore implements ReplicatedStore {
   private applied(record: LogRecord, done: (error: HoldfastError | null) => void): void {
     if (this.failure !== null) return done(this.failure);
     if (isControl(record.kind)) this.tables.applyControl(record, record.slot.payload);
-    else this.tables.applyBlocks(record, record.slot.crcs);
+    if (record.kind === RECORD_KINDS.EPOCH) this.checkpoints.groupEpoch = record.epoch;
+    if (!isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
     this.appliedRecords++;
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);
@@ -297,11 +310,11 @@ export class BlockStore implements ReplicatedStore {
     while (this.batches.length > 0 && this.batches[0]!.unapplied === 0) {
       const passed = this.batches.shift()!;
       for (const one of passed.records) this.tables.applySession(one);
-      this.appliedPosition = lastPositioned(passed.records) ?? this.appliedPosition;
+      this.appliedPosition = passed.last ?? this.appliedPosition;
       this.appliedTail = passed.next;
     }
     done(null);
-    this.maybeCheckpoint();
+    this.checkpoints.maybe();
   }
 
   /** Tries again to apply what a full disk held up. */
@@ -343,76 +356,14 @@ export class BlockStore implements ReplicatedStore {
 
   /** Owed blocks whose zeros are written become durable, and are owed no longer, with a checkpoint. */
   settleZeroed(): void {
-    if (this.tables.zeroedCount > 0 && this.checkpointing === null && this.failure === null && !this.closed) {
+    if (this.tables.zeroedCount > 0 && !this.checkpoints.isRunning && this.failure === null && !this.closed) {
       void this.checkpoint().catch(() => {});
     }
   }
 
-  // --- sync and checkpoint ----------------------------------------------------------------------------------------
-
-  private maybeSyncData(): void {
-    if (this.syncingData || this.appliedSinceSync < DATA_SYNC_BYTES || !this.durable) return;
-    this.syncingData = true;
-    this.appliedSinceSync = 0;
-    this.files.sync('data', (error) => {
-      this.syncingData = false;
-      if (error !== null) this.fail('fdatasync of data', error);
-      else this.maybeSyncData();
-    });
-  }
-
-  private maybeCheckpoint(): void {
-    if (this.journal.usedBytes < this.layout.checkpointAtBytes || this.checkpointing !== null || this.closed) return;
-    // Nothing to gain while nothing behind the tail is applied: the next applied batch asks again.
-    if (this.appliedTail.offsetBytes === this.superblock.tail.offsetBytes) return;
-    void this.checkpoint().catch(() => {});
-  }
-
   /** Moves the tail over everything that is applied. Concurrent calls share one run. */
   checkpoint(): Promise<void> {
-    if (this.failure !== null) return Promise.reject(this.failure);
-    if (this.checkpointing !== null) return this.checkpointing;
-    return this.beginCheckpoint({});
-  }
-
-  private beginCheckpoint(change: Partial<Superblock>): Promise<void> {
-    const run = this.runCheckpoint(change).finally(() => {
-      this.checkpointing = null;
-      this.maybeCheckpoint();
-    });
-    this.checkpointing = run;
-    return run;
-  }
-
-  private async runCheckpoint(change: Partial<Superblock>): Promise<void> {
-    const tail = { ...this.appliedTail };
-    const sessions = this.tables.takeSessions();
-    const zeroed = this.tables.zeroedBlocks();
-    try {
-      await io((done) => this.files.sync('data', done));
-      this.tables.settleZeroed(zeroed);
-      const { pages, fill } = this.tables.takeDirty(sessions);
-      const next: Superblock = {
-        ...this.superblock,
-        tail,
-        committed: this.committed,
-        last: this.durablePosition,
-        headBatchNo: this.journal.durableBatchNo,
-        ...change,
-        bitmaps: this.tables.bitmapUses(this.superblock.bitmaps),
-        sequence: this.superblock.sequence + 1,
-      };
-      await this.meta.commit(next, pages, fill);
-      this.superblock = next;
-    } catch (error) {
-      this.fail('checkpoint', error as HoldfastError);
-      throw this.failure!;
-    }
-    this.checkpoints++;
-    if (!this.closed) {
-      this.journal.freeUpTo(tail.offsetBytes);
-      this.offerRoom();
-    }
+    return this.checkpoints.run();
   }
 
   // --- failure and close ----------------------------------------------------------------------------------------
@@ -439,29 +390,41 @@ export class BlockStore implements ReplicatedStore {
    * a failed sync calls for it; a failed write is found again by replay.
    */
   async markPoisoned(reason: string): Promise<void> {
-    await this.checkpointsOver();
-    const next = { ...this.superblock, health: 'poisoned' as const, healthReason: reason };
-    next.sequence++;
-    await this.meta.commit(next, [], () => {}).catch(() => {});
+    await this.checkpoints.markPoisoned(reason);
+  }
+
+  /**
+   * Everything appended is made durable, and what is not known to be committed is remembered, durably, as suspect: it
+   * may be applied from now on, and the tail may pass it.
+   */
+  async suspectUncommitted(): Promise<void> {
+    await this.journal.idle();
+    this.tables.peers.suspectRecent();
+    await this.update({});
+    this.mayApply = this.last;
+  }
+
+  /** The session table as another replica has it at `at`, and what was logged since. */
+  installSessions(bodies: readonly Uint8Array[], at: Position, since: readonly RecordFields[]): void {
+    this.tables.installSessions(bodies, at);
+    for (const fields of since) this.tables.applySession(fields);
+  }
+
+  /** The next record is the one behind `position`: what lies before it came as copies. */
+  skipTo(position: Position): void {
+    this.last = this.durablePosition = { epoch: position.epoch, seq: position.seq };
   }
 
   /** Writes a superblock with that change, durably, with all that is applied. */
   async update(change: Partial<Pick<Superblock, 'epoch' | 'replica'>>): Promise<void> {
-    await this.checkpointsOver();
-    if (this.failure !== null) throw this.failure;
-    await this.beginCheckpoint(change);
+    await this.checkpoints.update(change);
   }
 
   /** Declares a poisoned or damaged store good again, after its owner has accepted what may be lost. */
   async acceptLoss(): Promise<void> {
-    await this.checkpointsOver();
+    await this.checkpoints.over();
     this.tables.renewDamaged();
-    await this.beginCheckpoint({ health: 'good', healthReason: '' });
-  }
-
-  /** Until none runs: one that ends may have begun the next. */
-  private async checkpointsOver(): Promise<void> {
-    while (this.checkpointing !== null) await this.checkpointing.catch(() => {});
+    await this.checkpoints.update({ health: 'good', healthReason: '' });
   }
 
   /**
@@ -472,21 +435,11 @@ export class BlockStore implements ReplicatedStore {
     if (this.closed) return;
     await this.journal.idle();
     this.closed = true;
-    await this.checkpointsOver();
     try {
-      if (this.failure === null) await this.runCheckpoint({ clean: this.batches.length === 0 });
+      await this.checkpoints.close({ clean: this.batches.length === 0 });
     } finally {
       this.journal.close();
       this.meta.close();
     }
   }
 }
-
-/** The last position among records of which some may have none. */
-function lastPositioned(records: readonly LogRecord[]): Position | null {
-  const last = records.findLast((record) => !isLocal(record.kind));
-  return last === undefined ? null : { epoch: last.epoch, seq: last.seq };
-}
-
-/** CRC of n blocks of zeros. */
-const CRC_OF_ZEROS = Array.from({ length: MAX_IO_BLOCKS + 1 }, (_, n) => crc32(new Uint8Array(n * BLOCK_BYTES)));

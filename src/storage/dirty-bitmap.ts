@@ -93,6 +93,21 @@ export class DirtyBitmap {
     return { first, count: end - first };
   }
 
+  /** All runs of set bits: first, count, first, count ... */
+  runs(): number[] {
+    const runs: number[] = [];
+    for (let run: Run | null, at = 0; (run = this.nextRun(at, this.blocks)) !== null; at = run.first + run.count) {
+      runs.push(run.first, run.count);
+    }
+    return runs;
+  }
+
+  setRuns(runs: readonly number[]): void {
+    for (let i = 0; i < runs.length; i += 2) {
+      for (let block = runs[i]!; block < runs[i]! + runs[i + 1]!; block++) this.set(block);
+    }
+  }
+
   private nextSet(from: number): number {
     const lastPage = Math.floor((this.blocks - 1) / BITS_PER_PAGE);
     for (

@@ -14,6 +14,8 @@ import { IoRing, OPS, WORD } from './io-ring.ts';
 import type { IoWorkerTask } from './io-worker.ts';
 import { MAX_BATCH_RECORDS } from './layout.ts';
 
+const INLINE_PER_TURN = 64;
+
 export interface IoPoolOptions {
   /** Memory for requests under way; default 96 MiB. */
   arenaBytes?: number;
@@ -44,6 +46,8 @@ export class IoPool {
   private stopping = false;
   private announcing = false;
   private awake = false;
+  /** Reads on this thread that this turn of the loop may still have. */
+  private inlineLeft = INLINE_PER_TURN;
   private awakeUntilMs = 0;
 
   constructor(options: IoPoolOptions) {
@@ -75,6 +79,17 @@ export class IoPool {
       const run: Promise<unknown> = this.pool.run(task, { transferList: [port2] });
       this.tasks.push(run.then(() => lost(null), lost));
     }
+  }
+
+  /** Whether one connection alone is active; set by whoever has the connections. */
+  isLone: () => boolean = () => false;
+
+  /** Whether a short read may be made on this thread now. */
+  mayReadInline(): boolean {
+    if (this.io.inFlight > 0 || AWAKE_MS === 0 || !this.isLone() || this.inlineLeft === 0) return false;
+    this.inlineLeft--;
+    this.stayAwake();
+    return true;
   }
 
   /** To be called after submitting: everything submitted in this turn reaches the workers in one go. */
@@ -109,6 +124,7 @@ export class IoPool {
 
   /** A turn of the loop while it stays awake: workers need not post messages, sockets are looked at besides. */
   private readonly turn = (): void => {
+    this.inlineLeft = INLINE_PER_TURN;
     if (this.io.look() + this.journal.look() > 0) this.announceNow();
     if (performance.now() < this.awakeUntilMs) {
       setImmediate(this.turn);

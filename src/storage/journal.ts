@@ -7,6 +7,7 @@
  */
 import assert from 'node:assert/strict';
 import type { HoldfastError } from '../base/errors.ts';
+import type { Position } from '../base/position.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS } from '../base/units.ts';
 import type { LogRecord } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
@@ -19,6 +20,7 @@ import {
   encodeRecord,
   foldRecordCrc,
   headerBytes,
+  isLocal,
 } from './record.ts';
 import type { JournalTail } from './superblock.ts';
 
@@ -27,6 +29,8 @@ export interface Batch {
   /** Where the tail will be once this batch is passed. */
   next: JournalTail;
   records: LogRecord[];
+  /** Position of the last record that has one. */
+  last: Position | null;
   /** Records that are not applied yet. */
   unapplied: number;
 }
@@ -166,7 +170,7 @@ export class Journal {
       this.head = next;
       this.batchesWritten++;
       this.bytesWritten += lengthBytes;
-      this.o.onDurable({ next, records, unapplied: records.length });
+      this.o.onDurable({ next, records, last: lastPosition(records), unapplied: records.length });
       this.flush();
     });
   }
@@ -198,6 +202,11 @@ export class Journal {
     });
     return { records: taken.map((p) => p.record), parts, lengthBytes, headerCrc };
   }
+}
+
+function lastPosition(records: readonly LogRecord[]): Position | null {
+  const last = records.findLast(({ kind }) => !isLocal(kind));
+  return last === undefined ? null : { epoch: last.epoch, seq: last.seq };
 }
 
 /** Cuts the parts where the ring ends. @returns how many parts lie before the end */

@@ -146,6 +146,20 @@ export class Marks {
     return this.slots.find((slot) => slot.state === 'active' && slot.name === name)?.bitmap ?? null;
   }
 
+  /** As another replica has it: the mark is there from here on. */
+  install(name: string, position: Position): void {
+    const slot = this.slots.find(({ state }) => state === 'free');
+    if (slot === undefined || this.bitmap(name) !== null) return;
+    Object.assign(slot, { state: 'active', name, position: { epoch: position.epoch, seq: position.seq } });
+  }
+
+  dropAll(): void {
+    for (const slot of this.slots) {
+      slot.state = 'free';
+      slot.bitmap.clearAll();
+    }
+  }
+
   /** Nobody can vouch for what the marks missed: everything counts as changed. */
   distrust(): void {
     for (const slot of this.slots) if (slot.state !== 'free') slot.bitmap.setAll();

@@ -7,7 +7,7 @@
  * no sync of their own. More bits than needed cost copying, fewer would cost data.
  */
 import { type Position, comparePositions } from '../base/position.ts';
-import { DirtyBitmap, type Run } from './dirty-bitmap.ts';
+import { DirtyBitmap } from './dirty-bitmap.ts';
 import type { Layout } from './layout.ts';
 import type { RecordFields } from './record.ts';
 import type { BitmapUse } from './superblock.ts';
@@ -76,12 +76,7 @@ export class PeerBitmaps {
   /** All blocks in which this replica may differ from another in-sync one. */
   suspects(): DirtyBitmap {
     const all = new DirtyBitmap(this.suspect.blocks);
-    for (let at = 0; ;) {
-      const run = this.suspect.nextRun(at, this.suspect.blocks);
-      if (run === null) break;
-      mark(all, run.first, run.count);
-      at = run.first + run.count;
-    }
+    all.setRuns(this.suspect.runs());
     for (const { firstBlock, blockCount } of this.recent) mark(all, firstBlock, blockCount);
     return all;
   }
@@ -109,7 +104,7 @@ export class PeerBitmaps {
     }
     slot.tracking = true;
     for (const one of this.recent) mark(slot.bitmap, one.firstBlock, one.blockCount);
-    this.markAll(slot.bitmap, this.suspect);
+    slot.bitmap.setRuns(this.suspect.runs());
     return true;
   }
 
@@ -131,12 +126,6 @@ export class PeerBitmaps {
 
   dropAll(): void {
     for (const peer of this.peers) this.drop(peer);
-  }
-
-  private markAll(into: DirtyBitmap, from: DirtyBitmap): void {
-    for (let run: Run | null, at = 0; (run = from.nextRun(at, from.blocks)) !== null; at = run.first + run.count) {
-      mark(into, run.first, run.count);
-    }
   }
 
   // --- on disk --------------------------------------------------------------------------------------------------------

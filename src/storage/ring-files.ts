@@ -7,6 +7,7 @@ import { HoldfastError, type ErrorCode } from '../base/errors.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Arena } from './arena.ts';
 import type { FileName, Files, IoDone, JournalWrite, VerifiedRead } from './files.ts';
+import { InlineReads } from './inline-reads.ts';
 import type { IoPool } from './io-pool.ts';
 
 export class RingFiles implements Files {
@@ -15,8 +16,14 @@ export class RingFiles implements Files {
   private readonly fds: Readonly<Record<FileName, number>>;
   private readonly where: string;
 
-  /** @param where names the volume in errors */
-  constructor(pool: IoPool, fds: Readonly<Record<FileName, number>>, where: string) {
+  private readonly inline: InlineReads | null;
+
+  /**
+   * @param where names the volume in errors
+   * @param blocks of `data`: short reads of cached blocks may then be made on this thread
+   */
+  constructor(pool: IoPool, fds: Readonly<Record<FileName, number>>, where: string, blocks = 0) {
+    this.inline = blocks > 0 ? new InlineReads(fds.data, blocks, pool) : null;
     this.pool = pool;
     this.arena = pool.arena;
     this.fds = fds;
@@ -35,6 +42,11 @@ export class RingFiles implements Files {
   readVerified(read: VerifiedRead, done: (error: HoldfastError | null, crc: number) => void): void {
     const { into, crcs, firstBlock, seed } = read;
     const position = firstBlock * BLOCK_BYTES;
+    const inline = this.inline?.read(read) ?? -1;
+    if (inline >= 0) {
+      this.inline!.recent.touch(firstBlock, into.length / BLOCK_BYTES);
+      return queueMicrotask(() => done(null, inline));
+    }
     const fill = (ring: RingViews, word: number): void => {
       this.common(ring, word, OPS.READ_VERIFIED, 'data', position, into.length);
       ring.words[word + WORD.BUFFER] = into.byteOffset;
@@ -42,7 +54,10 @@ export class RingFiles implements Files {
       ring.unsigned[word + WORD.SEED] = seed;
     };
     this.pool.io.submit(fill, (errno, value) => {
-      if (errno === 0) return done(null, value);
+      if (errno === 0) {
+        this.inline?.recent.touch(firstBlock, into.length / BLOCK_BYTES);
+        return done(null, value);
+      }
       if (errno !== ERRNO_CORRUPT) return done(this.error(errno, 'read', 'data', position, into.length), 0);
       const offsetBytes = position + value * BLOCK_BYTES;
       done(
@@ -69,6 +84,7 @@ export class RingFiles implements Files {
       ring.iovecs[iovec] = from.byteOffset;
       ring.iovecs[iovec + 1] = from.length;
     };
+    if (file === 'data') this.inline?.recent.touch(positionBytes / BLOCK_BYTES, from.length / BLOCK_BYTES);
     this.pool.io.submit(fill, (errno) => done(this.error(errno, 'write', file, positionBytes, from.length)));
     this.pool.announceSoon();
   }

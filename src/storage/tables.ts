@@ -124,8 +124,7 @@ export class StoreTables {
     } else if (record.kind === RECORD_KINDS.EPOCH) {
       const start = decodeEpoch(payload);
       if (start === null) return;
-      this.sessions = SessionTable.decode(start.sessions, record);
-      this.sessionsChanged = true;
+      this.installSessions(start.sessions, record);
       this.peers.clearSuspect();
     }
   }
@@ -157,6 +156,12 @@ export class StoreTables {
   applySession(record: RecordFields): void {
     if (record.session === 0n || record.seq === 0) return;
     this.sessions.note(record.session, record.request, record);
+    this.sessionsChanged = true;
+  }
+
+  /** Another replica's session table takes the place of this one. */
+  installSessions(bodies: readonly Uint8Array[], at: Position): void {
+    this.sessions = SessionTable.decode([...bodies], at);
     this.sessionsChanged = true;
   }
 

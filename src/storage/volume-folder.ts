@@ -11,7 +11,7 @@ import { type FileHandle, mkdir, open, readdir, rm, rmdir, stat, writeFile } fro
 import { basename, dirname, join, resolve } from 'node:path';
 import { freeBytes } from '../../native-free/free-space.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
-import { MAX_IO_BLOCKS, MAX_IO_BYTES, MiB, formatBytes } from '../base/units.ts';
+import { BLOCK_BYTES, MAX_IO_BLOCKS, MAX_IO_BYTES, MiB, formatBytes } from '../base/units.ts';
 import type { BlockStore } from './block-store.ts';
 import type { FileName } from './files.ts';
 import type { IoPool } from './io-pool.ts';
@@ -225,12 +225,12 @@ export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeO
     handles = await openFiles(where);
     const opened = handles;
     const held = lock;
-    const files = new RingFiles(pool, fdsOf(opened), where);
     const sizes = {
       data: (await opened.data.stat()).size,
       journal: (await opened.journal.stat()).size,
       meta: (await opened.meta.stat()).size,
     };
+    const files = new RingFiles(pool, fdsOf(opened), where, Math.floor(sizes.data / BLOCK_BYTES));
     const { store, recovered, damagedPages } = await openStore(files, {
       sizes,
       defer: setImmediate,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { MiB } from '../../src/base/units.ts';
 import { connect } from '../../src/client/index.ts';
 import { LocalDevice } from '../../src/node/local-device.ts';
-import { SoloVolume } from '../../src/replication/solo-volume.ts';
+import { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { IoPool } from '../../src/storage/io-pool.ts';
 import { createVolume, openVolume } from '../../src/storage/volume-folder.ts';
 import { ServerProcess, temporaryFolder } from '../support/server-process.ts';
@@ -31,7 +31,7 @@ blockDeviceContract('store on worker threads', async () => {
   const pool = new IoPool({ onLost: fail, arenaBytes: 24 * MiB });
   await createVolume(dir, pool, { sizeBytes: SIZE, journalBytes: 4 * MiB });
   const open = await openVolume(dir, pool);
-  const volume = new SoloVolume(open.store, pool.arena, { readOnly: false, onFailed: fail });
+  const volume = new PrimaryVolume(open.store, pool.arena, { readOnly: false, onFailed: fail });
   return {
     device: new LocalDevice(volume, pool.arena),
     done: async () => {

@@ -160,7 +160,7 @@ bites('arrows', () => {
   finds(arrowFindings, 'src/cli/x.ts', `import { a } from '../../bench/load/tally.ts';`, 0);
   finds(arrowFindings, 'src/storage/x.ts', `import type { A } from '../replication/store.ts';`, 0);
   finds(arrowFindings, 'src/storage/x.ts', `import { type A } from '../replication/store.ts';`);
-  finds(arrowFindings, 'src/storage/x.ts', `import type { A } from '../replication/solo-volume.ts';`);
+  finds(arrowFindings, 'src/storage/x.ts', `import type { A } from '../replication/primary-volume.ts';`);
   finds(arrowFindings, 'src/attic/x.ts', ``);
 });
 

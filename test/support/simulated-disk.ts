@@ -64,7 +64,11 @@ export class SimulatedDisk implements Files {
     return { data: this.files.data.length, journal: this.files.journal.length, meta: this.files.meta.length };
   }
 
+  /** Completions come when this says so, instead of in later turns: a simulation has a clock of its own. */
+  schedule: ((run: () => void) => void) | null = null;
+
   private later(run: () => void): void {
+    if (this.schedule !== null) return this.schedule(() => this.dead || run());
     this.pending.push(run);
     if (this.pumping) return;
     this.pumping = true;

@@ -1,0 +1,247 @@
+/**
+ * A replica that follows a primary: it journals what comes down the stream, in order, and applies what is committed.
+ * Backup and target of a reintegration do the same; the target gets copies of blocks besides.
+ *
+ * Guarantees: records are appended in the order of the stream, each the successor of the one before (else the stream is
+ * refused); nothing is applied before it is committed; an acknowledgment is sent for what is durable only; copies and
+ * records on one block are applied in the order of the stream. What was appended is never given up: `settle` applies it
+ * all. Pure.
+ */
+import { crcBlocks } from '../base/checksum.ts';
+import { HoldfastError } from '../base/errors.ts';
+import { type Position, comparePositions } from '../base/position.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
+import { RECORD_KINDS, type RecordFields, decodeRecord, hasPayload, isControl, isLocal } from '../storage/record.ts';
+import type { Downstream } from './peer-messages.ts';
+import { type Operation, RangeLock } from './range-lock.ts';
+import type { LogRecord } from './store.ts';
+
+export interface FollowerEvents {
+  /** Durable up to here. */
+  durable(position: Position): void;
+  /** The copy of that number is durable. */
+  copied(id: number): void;
+  /** Everything is here: the store may say that it is in sync, once it has said so durably. */
+  finished(): void;
+  /** What came down the stream cannot be taken: the stream is to end. */
+  refused(error: HoldfastError): void;
+}
+
+interface Awaiting {
+  record: LogRecord;
+  operation: Operation<LogRecord>;
+}
+
+type Taken = Extract<Downstream, { type: 'RECORD' | 'COPY' | 'BARRIER' | 'HANDOVER' | 'FINISH' }>;
+
+export class Follower {
+  private readonly store: BlockStore;
+  private readonly arena: Arena;
+  private readonly events: FollowerEvents;
+  private readonly lock: RangeLock<LogRecord> = new RangeLock();
+  /** Appended, not committed. */
+  private awaiting: Awaiting[] = [];
+  private readonly copies: Map<LogRecord, { id: number; operation: Operation<LogRecord> }> = new Map();
+  /** Messages that wait for memory or for room in the journal, in order. */
+  private inbox: Taken[] = [];
+  /** Session pairs of the records behind the barrier: the table that comes with the finish may be older. */
+  private pairs: RecordFields[] | null = null;
+  private blocked = false;
+  private closed = false;
+  private unapplied = 0;
+  private committed: Position;
+  private idleWaiters: Array<() => void> = [];
+
+  constructor(store: BlockStore, arena: Arena, events: FollowerEvents & { failed(error: HoldfastError): void }) {
+    this.store = store;
+    this.arena = arena;
+    this.events = events;
+    this.committed = store.committedPosition;
+    store.listen({
+      durable: (position) => {
+        this.applyCommitted();
+        events.durable(position);
+      },
+      localDurable: (record) => this.copyDurable(record),
+      room: () => this.goOn(),
+      failed: (error) => {
+        this.closed = true;
+        this.inbox = [];
+        for (const resolve of this.idleWaiters.splice(0)) resolve();
+        events.failed(error);
+      },
+    });
+  }
+
+  take(message: Taken): void {
+    if (this.closed) return;
+    this.inbox.push(message);
+    if (!this.blocked) this.goOn();
+  }
+
+  private goOn(): void {
+    this.blocked = false;
+    while (this.inbox.length > 0 && !this.blocked && !this.closed) {
+      const message = this.inbox[0]!;
+      const refusal = this.handle(message);
+      if (this.blocked) return;
+      this.inbox.shift();
+      if (refusal !== null) {
+        this.stop();
+        return this.events.refused(refusal);
+      }
+    }
+  }
+
+  private handle(message: Taken): HoldfastError | null {
+    const { peers, marks } = this.store;
+    switch (message.type) {
+      case 'RECORD':
+        return this.takeRecord(message.bytes);
+      case 'COPY':
+        return this.takeCopy(message);
+      case 'BARRIER':
+        this.store.skipTo(message.position);
+        this.pairs = [];
+        return null;
+      case 'HANDOVER':
+        if (message.of === 'absent') peers.begin(message.name, message.position);
+        else marks.install(message.name, message.position);
+        (message.of === 'absent' ? peers.of(message.name)?.bitmap : marks.bitmap(message.name))?.setRuns(message.runs);
+        return null;
+      case 'FINISH':
+        this.known(message.committed);
+        this.applyCommitted();
+        this.store.installSessions(message.sessions, message.committed, this.pairs ?? []);
+        this.pairs = null;
+        this.events.finished();
+        return null;
+    }
+  }
+
+  /** Memory and room for a record of so many payload blocks; null: it has to wait. */
+  private room(blocks: number): Slot | null {
+    if (!this.store.hasRoomForPeer(blocks)) {
+      this.blocked = true;
+      return null;
+    }
+    const slot = this.arena.take(Math.max(1, blocks));
+    if (slot === null) {
+      this.blocked = true;
+      this.arena.whenFree(Math.max(1, blocks), () => this.goOn());
+    }
+    return slot;
+  }
+
+  private takeRecord(bytes: Uint8Array): HoldfastError | null {
+    const refuse = (detail: string): HoldfastError => new HoldfastError('BAD_FRAME', { operation: 'follow', detail });
+    const decoded = decodeRecord(bytes, 0, this.store.volumeId);
+    if (decoded === null || decoded.totalBytes !== bytes.length) return refuse('a record that does not verify');
+    if (isLocal(decoded.kind)) return refuse('a record of another disk');
+    const last = this.store.lastPosition;
+    const follows = decoded.epoch === last.epoch ? decoded.seq === last.seq + 1 : decoded.epoch > last.epoch;
+    if (!follows) {
+      return refuse(`record ${decoded.epoch}.${decoded.seq} does not follow ${last.epoch}.${last.seq}`);
+    }
+    const blocks = hasPayload(decoded.kind) ? decoded.blockCount : 0;
+    const slot = this.room(blocks);
+    if (slot === null) return null;
+    slot.payload.set(decoded.payload);
+    slot.crcs.set(decoded.crcs);
+    const { crcs: _crcs, payload: _payload, headerCrc: _headerCrc, totalBytes: _total, ...fields } = decoded;
+    const record = this.append(fields, slot, crcBlocksOf(slot, blocks));
+    if (fields.session !== 0n) this.pairs?.push(fields);
+    this.known({ epoch: fields.commitEpoch, seq: fields.commitSeq });
+    // Held until it is committed.
+    this.awaiting.push({ record, operation: this.order(record) });
+    this.applyCommitted();
+    return null;
+  }
+
+  private takeCopy({ id, firstBlock, blockCount, payload }: Extract<Taken, { type: 'COPY' }>): HoldfastError | null {
+    const blocks = payload === null ? 0 : blockCount;
+    const slot = this.room(blocks);
+    if (slot === null) return null;
+    if (payload !== null) slot.payload.set(payload);
+    const kind = payload === null ? RECORD_KINDS.COPY_ZERO : RECORD_KINDS.COPY;
+    const nowhere = { epoch: 0, seq: 0, commitEpoch: 0, commitSeq: 0, session: 0n, request: 0 };
+    const record = this.append({ kind, ...nowhere, firstBlock, blockCount }, slot, crcBlocksOf(slot, blocks));
+    this.copies.set(record, { id, operation: this.order(record) });
+    return null;
+  }
+
+  private append(fields: RecordFields, slot: Slot, payloadCrc: number): LogRecord {
+    const record: LogRecord = { ...fields, slot, payloadCrc, users: 1 };
+    this.unapplied++;
+    this.store.append(record);
+    return record;
+  }
+
+  private order(record: LogRecord): Operation<LogRecord> {
+    const count = isControl(record.kind) ? 0 : record.blockCount;
+    const operation = this.lock.write(record.firstBlock, count, record, () => this.apply(record, operation));
+    return operation;
+  }
+
+  private apply(record: LogRecord, operation: Operation<LogRecord>): void {
+    this.store.apply(record, () => {
+      this.unapplied--;
+      this.lock.finish(operation);
+      this.arena.release(record.slot);
+      if (this.unapplied === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
+    });
+  }
+
+  private copyDurable(record: LogRecord): void {
+    const copy = this.copies.get(record);
+    if (copy === undefined) return;
+    this.copies.delete(record);
+    this.lock.unhold(copy.operation);
+    this.events.copied(copy.id);
+  }
+
+  /** The primary says that everything up to here is committed. */
+  commit(position: Position): void {
+    this.known(position);
+    this.applyCommitted();
+  }
+
+  private known(position: Position): void {
+    if (comparePositions(position, this.committed) > 0) this.committed = { epoch: position.epoch, seq: position.seq };
+  }
+
+  /** What is committed and durable here is applied; more may be committed than has arrived. */
+  private applyCommitted(): void {
+    const durable = this.store.durablePosition;
+    const upTo = comparePositions(this.committed, durable) < 0 ? this.committed : durable;
+    if (comparePositions(upTo, this.store.committedPosition) > 0) this.store.commit(upTo);
+    let count = 0;
+    while (count < this.awaiting.length && comparePositions(this.awaiting[count]!.record, upTo) <= 0) count++;
+    for (const { operation } of this.awaiting.splice(0, count)) this.lock.unhold(operation);
+  }
+
+  /** Takes nothing more. */
+  stop(): void {
+    this.closed = true;
+    this.inbox = [];
+  }
+
+  /**
+   * The end of following: everything appended becomes durable, is remembered as suspect where it is not known to be
+   * committed, and is applied. The store then stands for itself.
+   */
+  async settle(): Promise<void> {
+    this.stop();
+    await this.store.suspectUncommitted();
+    for (const { operation } of this.awaiting.splice(0)) this.lock.unhold(operation);
+    while (this.unapplied > 0 && this.store.failed === null) {
+      await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
+    }
+  }
+}
+
+function crcBlocksOf(slot: Slot, blocks: number): number {
+  return blocks === 0 ? 0 : crcBlocks(slot.payload.subarray(0, blocks * BLOCK_BYTES), slot.crcs, 0);
+}

@@ -1,0 +1,78 @@
+/**
+ * Times and rules of the replication core. A rule that is switched off is a mutation: tests do that to show that they
+ * would notice; the product always runs with all of them.
+ */
+
+export interface Times {
+  heartbeatMs: number;
+  /** D: for so long a member seeks no promotion after a heartbeat. */
+  promiseMs: number;
+  /** A primary that was not heard of for so long is suspected. Above `promiseMs`. */
+  suspicionMs: number;
+  /** How long a new primary waits for the members to answer before it removes them. */
+  gatherMs: number;
+  /** Between attempts to reach what cannot be reached. */
+  retryMs: number;
+}
+
+export const DEFAULT_TIMES: Times = { heartbeatMs: 100, promiseMs: 500, suspicionMs: 800, gatherMs: 600, retryMs: 200 };
+
+/** Clocks run apart by at most 5 %: the right to read ends so much before the promise. */
+export const DRIFT = 0.95;
+
+export interface Rules {
+  /** An acknowledgment waits until a member that failed is out of inSync. */
+  casBeforeAck: boolean;
+  /** Only a member of inSync becomes primary. */
+  promoteInSyncOnly: boolean;
+  /** A bit is cleared by the target's durable acknowledgment, not when the copy is sent. */
+  clearOnAck: boolean;
+  /** A block that is written while its copy is under way stays dirty. */
+  redirty: boolean;
+  /** A reintegration ends only when all copies are acknowledged. */
+  drainCopies: boolean;
+  /** ... and everything before the barrier is committed. */
+  drainRecords: boolean;
+  /** Reads need every other in-sync member's promise. */
+  needPromise: boolean;
+  /** The right to read is counted from before the heartbeat was sent, not from its echo. */
+  rightFromSending: boolean;
+  /** No promise while an attempt at promotion is undecided. */
+  noPromiseWhileSeeking: boolean;
+  /** After a start a node behaves as if it had just promised. */
+  startUpWait: boolean;
+  /** A process takes a new epoch, also if the register names it primary. */
+  newEpoch: boolean;
+  /** An epoch opens with the content of all blocks that may differ. */
+  reconcile: boolean;
+  /** What the target has that the source lacks is dirty too. */
+  targetSuspects: boolean;
+  /** The source hands over its bitmaps for third members. */
+  handOver: boolean;
+  /** Only committed content is copied. */
+  copyCommitted: boolean;
+  /** Messages of an older epoch than the promised one are refused. */
+  refuseOldEpoch: boolean;
+  /** A repeated request is not executed again. */
+  onceOnly: boolean;
+}
+
+export const ALL_RULES: Rules = {
+  casBeforeAck: true,
+  promoteInSyncOnly: true,
+  clearOnAck: true,
+  redirty: true,
+  drainCopies: true,
+  drainRecords: true,
+  needPromise: true,
+  rightFromSending: true,
+  noPromiseWhileSeeking: true,
+  startUpWait: true,
+  newEpoch: true,
+  reconcile: true,
+  targetSuspects: true,
+  handOver: true,
+  copyCommitted: true,
+  refuseOldEpoch: true,
+  onceOnly: true,
+};

@@ -1,0 +1,260 @@
+/**
+ * The source's side of one reintegration: the dirty bitmap drives it. Pure.
+ *
+ * Bulk passes copy runs of dirty blocks while clients go on writing; a barrier follows when few are left: from then on
+ * the target gets every record, and each block that is still dirty is visited once more.
+ *
+ * Guarantees: only committed content is copied; a bit is cleared by the target's durable acknowledgment of the copy, or
+ * of a record that covers the block, and only if the block was not written since; the finish comes when no bit is set,
+ * no copy is under way, and everything before the barrier is committed.
+ */
+import { type Position, comparePositions } from '../base/position.ts';
+import { MAX_IO_BLOCKS } from '../base/units.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
+import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
+import { isControl } from '../storage/record.ts';
+import type { PeerLink } from './peer-messages.ts';
+import type { PrimaryVolume } from './primary-volume.ts';
+import type { Rules } from './rules.ts';
+import type { LogRecord } from './store.ts';
+
+const RUN_BLOCKS = MAX_IO_BLOCKS - 1;
+/** Copies that are read or not acknowledged. */
+const WINDOW = 4;
+/** The barrier is raised when so few blocks are dirty, or after so many passes. */
+const BARRIER_BLOCKS = 256;
+const MAX_PASSES = 8;
+
+export interface SyncSourceParts {
+  store: BlockStore;
+  arena: Arena;
+  volume: PrimaryVolume;
+  link: PeerLink;
+  /** `node/diskId` of the target. */
+  peer: string;
+  rules: Rules;
+  /** Other absent members, whose bitmaps are handed over. */
+  others: () => string[];
+  /** From the next record on the target must acknowledge. */
+  raised: (s0: Position) => void;
+  /** The target was told to be in sync. */
+  finishing: () => void;
+  /** The source cannot read what it should copy. */
+  failed: (reason: string) => void;
+}
+
+interface Copy {
+  first: number;
+  count: number;
+  /** Blocks that were written since the copy was read. */
+  touched: Set<number>;
+}
+
+/** How far it is, for `status`. */
+export interface SyncProgress {
+  phase: 'bulk' | 'barrier' | 'finishing';
+  pass: number;
+  dirtyBlocks: number;
+  copiedBlocks: number;
+}
+
+export class SyncSource {
+  private readonly o: SyncSourceParts;
+  private readonly bitmap: DirtyBitmap;
+  private readonly copies: Map<number, Copy> = new Map();
+  /** Blocks that records behind the barrier cover, and the position that the target must have acknowledged. */
+  private readonly covered: Map<number, Position> = new Map();
+  private nextId = 1;
+  private cursor = 0;
+  private pass = 1;
+  private phase: SyncProgress['phase'] = 'bulk';
+  private s0: Position = { epoch: 0, seq: 0 };
+  private copiedBlocks = 0;
+  private over = false;
+
+  constructor(parts: SyncSourceParts) {
+    this.o = parts;
+    this.bitmap = parts.store.peers.of(parts.peer)!.bitmap;
+  }
+
+  get progress(): SyncProgress {
+    const { phase, pass, copiedBlocks } = this;
+    return { phase, pass, copiedBlocks, dirtyBlocks: this.bitmap.count };
+  }
+
+  /** Behind the barrier the target gets every record. */
+  get getsRecords(): boolean {
+    return this.phase !== 'bulk';
+  }
+
+  start(): void {
+    this.pump();
+  }
+
+  stop(): void {
+    this.over = true;
+    this.copies.clear();
+  }
+
+  private pump(): void {
+    while (!this.over && this.phase !== 'finishing' && this.copies.size < WINDOW) {
+      const run = this.nextRun();
+      if (run === null) break;
+      const slot = this.o.arena.take(run.count);
+      if (slot === null) {
+        this.o.arena.whenFree(run.count, () => this.pump());
+        return;
+      }
+      this.cursor = run.first + run.count;
+      this.copy(run.first, run.count, slot);
+    }
+    this.advance();
+  }
+
+  /** The next dirty run that is not being copied; wraps around once per pass. */
+  private nextRun(): { first: number; count: number } | null {
+    for (let wrapped = false; ;) {
+      const run = this.bitmap.nextRun(this.cursor, RUN_BLOCKS);
+      if (run === null) {
+        if (wrapped || this.cursor === 0) return null;
+        // What is under way may be dirty again when it is acknowledged: a pass ends with its last copy.
+        if (this.copies.size > 0) return null;
+        wrapped = true;
+        this.cursor = 0;
+        this.pass++;
+        if (this.phase === 'bulk' && this.shouldRaise) return null;
+        continue;
+      }
+      let { first } = run;
+      const end = run.first + run.count;
+      while (first < end && this.isBusy(first)) first++;
+      let next = first;
+      while (next < end && !this.isBusy(next)) next++;
+      if (next > first) return { first, count: next - first };
+      this.cursor = end;
+    }
+  }
+
+  private isBusy(block: number): boolean {
+    if (this.covered.has(block)) return true;
+    for (const { first, count } of this.copies.values()) if (block >= first && block < first + count) return true;
+    return false;
+  }
+
+  private get shouldRaise(): boolean {
+    return this.bitmap.count <= BARRIER_BLOCKS || this.pass > MAX_PASSES;
+  }
+
+  private copy(first: number, count: number, slot: Slot): void {
+    const id = this.nextId++;
+    const copy: Copy = { first, count, touched: new Set() };
+    this.copies.set(id, copy);
+    const read = (error: Error | null): void => {
+      if (this.over || error !== null) {
+        this.o.arena.release(slot);
+        if (!this.over) this.o.failed(error!.message);
+        return;
+      }
+      if (this.phase !== 'bulk' && copy.touched.size > 0 && this.o.rules.redirty) {
+        // A record that is ahead of this copy on the stream must not be overwritten by it: what is left is read anew.
+        this.o.arena.release(slot);
+        this.copies.delete(id);
+        this.cursor = Math.min(this.cursor, first);
+        return this.pump();
+      }
+      this.send(id, copy, slot);
+    };
+    if (this.o.rules.copyCommitted) this.o.volume.copyOut(first, count, slot, read);
+    else this.o.store.readBlocks(first, count, slot, read);
+  }
+
+  private send(id: number, { first, count }: Copy, slot: Slot): void {
+    let hole = true;
+    for (let block = first; hole && block < first + count; block++) hole = this.o.store.isHole(block);
+    const payload = hole ? null : slot.payload.subarray(0, count * 4096);
+    this.copiedBlocks += count;
+    if (!this.o.rules.clearOnAck) for (let block = first; block < first + count; block++) this.bitmap.clear(block);
+    this.o.link.send({ type: 'COPY', id, firstBlock: first, blockCount: count, payload }, () => {
+      this.o.arena.release(slot);
+    });
+  }
+
+  acknowledged(id: number): void {
+    const copy = this.copies.get(id);
+    if (copy === undefined || this.over) return;
+    this.copies.delete(id);
+    for (let block = copy.first; block < copy.first + copy.count; block++) {
+      if (!copy.touched.has(block) || !this.o.rules.redirty) this.bitmap.clear(block);
+    }
+    this.pump();
+  }
+
+  /** The primary appended a record; behind the barrier it goes to the target too. */
+  appended(record: LogRecord): void {
+    if (this.over || isControl(record.kind)) return;
+    const end = record.firstBlock + record.blockCount;
+    for (const copy of this.copies.values()) {
+      const from = Math.max(copy.first, record.firstBlock);
+      for (let block = from; block < Math.min(end, copy.first + copy.count); block++) copy.touched.add(block);
+    }
+    if (this.phase === 'bulk') return;
+    const position = { epoch: record.epoch, seq: record.seq };
+    for (let block = record.firstBlock; block < end; block++) {
+      if (this.bitmap.has(block)) this.covered.set(block, position);
+    }
+  }
+
+  /** The target has everything up to here, durably. */
+  targetHas(position: Position): void {
+    for (const [block, needed] of this.covered) {
+      if (comparePositions(needed, position) > 0) continue;
+      this.covered.delete(block);
+      this.bitmap.clear(block);
+    }
+    this.advance();
+  }
+
+  /** Something was committed, or a copy is over: the next phase may begin. */
+  advance(): void {
+    if (this.over) return;
+    if (this.phase === 'bulk' && this.copies.size === 0 && this.shouldRaise) this.raise();
+    if (this.phase === 'bulk' && this.copies.size === 0 && this.bitmap.count > 0) return this.pumpAgain();
+    if (this.phase !== 'barrier') return;
+    const { drainCopies, drainRecords } = this.o.rules;
+    if (drainCopies && (this.copies.size > 0 || this.bitmap.count > 0)) return;
+    if (!drainCopies && this.nextRun() !== null) return;
+    if (drainRecords && comparePositions(this.o.store.committedPosition, this.s0) < 0) return;
+    this.phase = 'finishing';
+    const committed = this.o.store.committedPosition;
+    this.o.link.send({ type: 'FINISH', committed, sessions: this.o.store.sessions.encode() });
+    this.o.finishing();
+  }
+
+  private pumpAgain(): void {
+    if (this.nextRun() !== null) this.pump();
+  }
+
+  private raise(): void {
+    const { store, link, rules, peer } = this.o;
+    this.phase = 'barrier';
+    this.cursor = 0;
+    this.s0 = store.lastPosition;
+    link.send({ type: 'BARRIER', position: this.s0 });
+    store.peers.track(peer, false);
+    this.o.raised(this.s0);
+    if (rules.handOver) {
+      for (const other of this.o.others()) {
+        const known = store.peers.of(other);
+        if (known === null || other === peer) continue;
+        const runs = known.bitmap.runs();
+        link.send({ type: 'HANDOVER', of: 'absent', name: other, position: known.completeAfter, runs });
+      }
+    }
+    for (const { name, position } of store.marks.list()) {
+      const runs = store.marks.bitmap(name)!.runs();
+      link.send({ type: 'HANDOVER', of: 'mark', name, position, runs });
+    }
+    this.pump();
+  }
+}

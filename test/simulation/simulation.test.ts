@@ -1,0 +1,68 @@
+/**
+ * The whole cluster under seeds: with all rules nothing is wrong; without one of them, something is. Each rule has seeds
+ * of its own, tried until one goes red; `npm run simulate -- --seeds N` runs many more with all rules.
+ */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { Rules } from '../../src/replication/rules.ts';
+import { type BlockOp, violation } from './linearizable.ts';
+import { simulate } from './simulate.ts';
+
+const test = suite('simulation');
+const SEEDS = 300;
+const PER_TEST = 50;
+
+for (let first = 1; first <= SEEDS; first += PER_TEST) {
+  test(`seeds ${first} to ${first + PER_TEST - 1}: nothing is lost, all replicas are equal`, async () => {
+    for (let seed = first; seed < first + PER_TEST; seed++) {
+      const { wrong, operations } = await simulate(seed, { nodes: 2 + (seed % 2) });
+      assert.is(wrong, null, `seed ${seed}: ${wrong}; npm run simulate -- --seed ${seed} --nodes ${2 + (seed % 2)}`);
+      assert.ok(operations > 100, `seed ${seed}: only ${operations} operations`);
+    }
+  });
+}
+
+test('the same seed gives the same run', async () => {
+  const [one, two] = [await simulate(7), await simulate(7)];
+  assert.equal(one.log, two.log);
+});
+
+const op = (kind: BlockOp['kind'], value: number, calledMs: number, answeredMs: number): BlockOp => ({
+  kind,
+  value,
+  calledMs,
+  answeredMs,
+  who: 'c',
+});
+
+test('the checker knows right from wrong', () => {
+  const right: BlockOp[][] = [
+    [op('read', 0, 0, 1), op('write', 1, 2, 3), op('read', 1, 4, 5)],
+    [op('write', 1, 0, 9), op('read', 0, 1, 2), op('read', 1, 3, 4), op('write', 2, 0, Infinity), op('read', 2, 5, 6)],
+    [op('write', 1, 0, 1), op('write', 2, 2, Infinity), op('read', 1, 3, 4), op('read', 2, 5, 6)],
+    [op('write', 1, 0, 5), op('write', 2, 0, 5), op('read', 2, 6, 7)],
+  ];
+  const wrong: BlockOp[][] = [
+    [op('write', 1, 0, 1), op('read', 0, 2, 3)],
+    [op('write', 1, 0, 1), op('write', 2, 2, 3), op('read', 1, 4, 5)],
+    [op('write', 1, 0, 1), op('write', 2, 2, Infinity), op('read', 2, 3, 4), op('read', 1, 5, 6)],
+    [op('read', 7, 0, 1)],
+    [op('read', 1, 0, 1), op('write', 1, 2, 3)],
+  ];
+  for (const history of right) assert.is(violation(history), null);
+  for (const history of wrong) assert.is.not(violation(history), null, JSON.stringify(history));
+});
+
+/** Seeds at which the lack of a rule shows, and how many replicas. */
+const MUTATIONS: Array<[keyof Rules, number]> = [];
+
+for (const [rule, nodes] of MUTATIONS) {
+  test(`without ${rule} something goes wrong`, async () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      if ((await simulate(seed, { nodes, rules: { [rule]: false } })).wrong !== null) return;
+    }
+    assert.unreachable(`200 seeds without ${rule}, and nothing was noticed`);
+  });
+}
+
+test.run();
