@@ -7,7 +7,7 @@
  * promised; each change of role begins with a settled store: everything appended is durable, applied, and remembered as
  * suspect where it is not known to be committed.
  */
-import { type Position } from '../base/position.ts';
+import { ORIGIN, type Position } from '../base/position.ts';
 import type { HoldfastError } from '../base/errors.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
@@ -199,7 +199,13 @@ export class Replica {
     };
     if (epoch < this.store.epoch && this.rules.refuseOldEpoch) return refuse('promised to a later epoch');
     if (epoch === this.store.epoch && this.primary !== null) return refuse('this node is primary of that epoch');
-    if (role === 'member' && this.store.replica.state !== 'in-sync') return refuse(`it is ${this.store.replica.state}`);
+    const { state } = this.store.replica;
+    if (role === 'member' && (state !== 'in-sync' || this.store.health !== 'good')) {
+      return refuse(`it is ${this.store.health === 'good' ? state : this.store.health}`);
+    }
+    // Its epoch was looked at above.
+    const strange = this.strangeness(message.registerId, message.registerVersion, Infinity);
+    if (strange !== null) return refuse(strange);
     this.dropUpstream('another one came');
     this.primary?.end(`${link.node} is primary of epoch ${epoch}`);
     this.upstream = link;
@@ -207,12 +213,15 @@ export class Replica {
     this.transition(async () => {
       await this.settle();
       const { replica } = this.store;
-      const base = replica.state === 'syncing' ? replica.base : this.store.lastPosition;
+      const sound = this.store.health === 'good';
+      // Of a damaged disk nothing is known to be right.
+      const base = !sound ? ORIGIN : replica.state === 'syncing' ? replica.base : this.store.lastPosition;
+      const known = { registerId: fromHex(message.registerId), registerVersion: message.registerVersion };
       if (role === 'target') {
         this.store.peers.dropAll();
         this.store.marks.dropAll();
-        await this.update({ epoch, replica: { state: 'syncing', base, groupEpoch: epoch } });
-      } else if (epoch > this.store.epoch) await this.update({ epoch });
+        await this.update({ epoch, replica: { ...known, state: 'syncing', base, groupEpoch: epoch } });
+      } else if (epoch > this.store.epoch) await this.update({ epoch, replica: known });
       this.follow();
       if (this.upstream !== link) return;
       this.role = 'following';
@@ -223,6 +232,15 @@ export class Replica {
       const { lastPosition: last } = this.store;
       link.send({ type: 'STATUS', epoch, diskId, state, base, last, suspects });
     });
+  }
+
+  /** Whether a register cannot be the one that this disk belongs to: nothing is done on its word then. */
+  private strangeness(registerId: string, version: number, epoch: number): string | null {
+    const { replica } = this.store;
+    const own = hex(replica.registerId);
+    if (/[1-9a-f]/.test(own) && own !== registerId) return `its register is ${own}, not ${registerId}`;
+    if (version < replica.registerVersion) return `the register was at version ${replica.registerVersion} before`;
+    return epoch < this.store.epoch ? `the register was at epoch ${this.store.epoch} before` : null;
   }
 
   private beat(link: PeerLink, { n, committed }: Extract<Downstream, { type: 'BEAT' }>): void {
@@ -239,7 +257,7 @@ export class Replica {
     const link = this.upstream;
     const base: Position = this.store.lastPosition;
     this.store.peers.clearSuspect();
-    void this.update({ replica: { state: 'in-sync', base } }).then(
+    void this.store.update({ replica: { ...this.store.replica, state: 'in-sync', base }, ...SOUND }).then(
       () => {
         if (link !== null && link === this.upstream) link.send({ type: 'FINISHED' });
       },
@@ -277,6 +295,11 @@ export class Replica {
     if (own?.diskId !== hex(this.store.diskId)) return;
     if (this.rules.promoteInSyncOnly && (!inSync.includes(this.node) || this.store.replica.state !== 'in-sync')) return;
     if (this.store.health !== 'good') return;
+    const strange = this.strangeness(register.registerId, register.version, register.epoch);
+    if (strange !== null) {
+      this.nextSeekMs = nowMs + STRANGE_MS;
+      return this.ports.log('the register is not to be trusted', { reason: strange });
+    }
     const stays = inSync.filter((node) => node === this.node || node !== register.primary);
     const next = { ...register, primary: this.node, inSync: stays.includes(this.node) ? stays : [...stays, this.node] };
     next.epoch = Math.max(register.epoch, this.store.epoch) + (this.rules.newEpoch ? 1 : 0);
@@ -318,7 +341,8 @@ export class Replica {
       this.dropUpstream('this node is primary now');
       await this.settle();
       if (register.epoch < this.store.epoch) return this.follow();
-      await this.update({ epoch: register.epoch });
+      const known = { registerId: fromHex(register.registerId), registerVersion: register.version };
+      await this.update({ epoch: register.epoch, replica: known });
       this.role = 'primary';
       this.primary = new Primary({
         node: this.node,
@@ -377,6 +401,15 @@ export class Replica {
     this.upstream = null;
     this.ports.serve(null);
   }
+}
+
+/** Every block came from a replica in sync, or was equal to it. */
+const SOUND = { health: 'good', healthReason: '' } as const;
+/** How often it is said that the register is strange. */
+const STRANGE_MS = 10_000;
+
+function fromHex(text: string): Uint8Array {
+  return Uint8Array.from({ length: 16 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16) || 0);
 }
 
 function hex(bytes: Uint8Array): string {

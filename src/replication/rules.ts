@@ -53,8 +53,6 @@ export interface Rules {
   copyCommitted: boolean;
   /** Messages of an older epoch than the promised one are refused. */
   refuseOldEpoch: boolean;
-  /** A repeated request is not executed again. */
-  onceOnly: boolean;
 }
 
 export const ALL_RULES: Rules = {
@@ -74,5 +72,4 @@ export const ALL_RULES: Rules = {
   handOver: true,
   copyCommitted: true,
   refuseOldEpoch: true,
-  onceOnly: true,
 };

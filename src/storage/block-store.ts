@@ -416,7 +416,7 @@ export class BlockStore implements ReplicatedStore {
   }
 
   /** Writes a superblock with that change, durably, with all that is applied. */
-  async update(change: Partial<Pick<Superblock, 'epoch' | 'replica'>>): Promise<void> {
+  async update(change: Partial<Pick<Superblock, 'epoch' | 'replica' | 'health' | 'healthReason'>>): Promise<void> {
     await this.checkpoints.update(change);
   }
 

@@ -307,7 +307,7 @@ export class Cluster {
       cluster.nodes.push(new SimNode(cluster, node, disk.files));
     }
     cluster.register = new SimRegister(world, {
-      registerId: 'r',
+      registerId: '5a'.repeat(16),
       version: 1,
       epoch: 0,
       primary: '',
