@@ -83,7 +83,7 @@ export class Replica {
     const nowMs = this.ports.now();
     // What this process promised before it was started anew is not known: as if it had just done so.
     this.promiseUntilMs = this.rules.startUpWait ? nowMs + this.times.promiseMs : nowMs;
-    this.heardAtMs = nowMs;
+    this.heardAtMs = this.rules.startUpWait ? nowMs : -Infinity;
     this.patienceMs = this.drawPatience();
     this.follow();
   }

@@ -11,7 +11,7 @@ import type { CasOutcome, GroupRegister } from '../../src/replication/group-regi
 import type { PeerLink, PeerMessage } from '../../src/replication/peer-messages.ts';
 import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { Replica } from '../../src/replication/replica.ts';
-import { ALL_RULES, DEFAULT_TIMES, type Rules } from '../../src/replication/rules.ts';
+import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from '../../src/replication/rules.ts';
 import { type Image, SimulatedDisk, crashImage } from '../support/simulated-disk.ts';
 import type { World } from './world.ts';
 
@@ -156,16 +156,17 @@ export class SimNode {
       store,
       arena: disk.arena,
       rules,
-      times: DEFAULT_TIMES,
+      times: this.cluster.times,
       ports: {
         now: () => world.nowMs,
         random: () => world.random.next(),
         log: (message, fields) =>
           world.note(`${this.name}: ${message} ${fields === undefined ? '' : JSON.stringify(fields)}`),
         connect: (node) => this.cluster.connect(this, node, live),
-        readRegister: () => this.cluster.register.read((register) => live(() => this.replica?.learn(register))),
+        readRegister: () =>
+          this.cluster.register.read(this.name, (register) => live(() => this.replica?.learn(register))),
         compareAndSet: (token, version, next) =>
-          this.cluster.register.compareAndSet(version, next, (outcome) =>
+          this.cluster.register.compareAndSet(this.name, version, next, (outcome) =>
             live(() => this.replica?.casSettled(token, outcome)),
           ),
         serve: (volume) => {
@@ -224,7 +225,8 @@ class SimRegister {
   current: GroupRegister;
   /** Share of requests and of answers that are lost. */
   loss = 0;
-  down = false;
+  /** Nodes that do not reach it. */
+  readonly unreachable: Set<string> = new Set();
   private readonly world: World;
 
   constructor(world: World, first: GroupRegister) {
@@ -236,24 +238,28 @@ class SimRegister {
     return this.world.random.chance(0.1) ? this.world.random.next() * 400 : 1 + this.world.random.next() * 4;
   }
 
-  read(answer: (register: GroupRegister) => void): void {
+  read(node: string, answer: (register: GroupRegister) => void): void {
     this.world.after(this.delayMs(), () => {
-      if (this.down || this.world.random.chance(this.loss)) return;
+      if (this.unreachable.has(node) || this.world.random.chance(this.loss)) return;
       const now = this.current;
       this.world.after(this.delayMs(), () => answer(now));
     });
   }
 
-  compareAndSet(expectedVersion: number, next: GroupRegister, answer: (outcome: CasOutcome) => void): void {
+  compareAndSet(
+    node: string,
+    expectedVersion: number,
+    next: GroupRegister,
+    answer: (outcome: CasOutcome) => void,
+  ): void {
     let answered = false;
     const once = (outcome: CasOutcome): void => {
       if (!answered) answer(outcome);
       answered = true;
     };
     this.world.after(CAS_MS, () => once({ outcome: 'unknown' }));
-    if (this.world.random.chance(this.loss)) return;
+    if (this.unreachable.has(node) || this.world.random.chance(this.loss)) return;
     this.world.after(this.delayMs(), () => {
-      if (this.down) return;
       const done = this.current.version === expectedVersion;
       if (done) {
         this.current = { ...next, version: expectedVersion + 1 };
@@ -261,7 +267,8 @@ class SimRegister {
         this.world.note(`register ${version}: epoch ${epoch}, primary ${primary}, in sync ${inSync.join(' ')}`);
       }
       const outcome: CasOutcome = { outcome: done ? 'done' : 'refused', register: this.current };
-      if (!this.world.random.chance(this.loss)) this.world.after(this.delayMs(), () => once(outcome));
+      const heard = !this.unreachable.has(node) && !this.world.random.chance(this.loss);
+      if (heard) this.world.after(this.delayMs(), () => once(outcome));
     });
   }
 }
@@ -271,8 +278,14 @@ export class Cluster {
   readonly rules: Rules;
   readonly nodes: SimNode[] = [];
   register!: SimRegister;
+  times: Times = DEFAULT_TIMES;
   diskMs = 1.5;
   slowNetwork = false;
+  /** How late a message of a slow network may be. */
+  lateMs = 60;
+  /** Blocks that clients use, and how long they think. */
+  hotBlocks = BLOCKS;
+  thinkMs = 12;
   /** `a>b`: nothing gets from a to b. */
   private readonly cuts: Set<string> = new Set();
 
@@ -319,7 +332,7 @@ export class Cluster {
 
   latencyMs(): number {
     const { random } = this.world;
-    return 0.05 + random.next() * (this.slowNetwork && random.chance(0.2) ? 60 : 0.6);
+    return 0.05 + random.next() * (this.slowNetwork && random.chance(0.2) ? this.lateMs : 0.6);
   }
 
   isCut(from: string, to: string): boolean {
@@ -332,9 +345,21 @@ export class Cluster {
     if (bothWays) this.cuts.add(`${to}>${from}`);
   }
 
+  /** A host that its clients reach, and nobody else. */
+  isolate(name: string): void {
+    this.world.note(`${name} is isolated`);
+    this.register.unreachable.add(name);
+    for (const other of this.nodes) {
+      if (other.name === name) continue;
+      this.cuts.add(`${name}>${other.name}`);
+      this.cuts.add(`${other.name}>${name}`);
+    }
+  }
+
   mend(): void {
     if (this.cuts.size > 0) this.world.note('links are mended');
     this.cuts.clear();
+    this.register.unreachable.clear();
   }
 
   connect(from: SimNode, to: string, live: (run: () => void) => void): void {

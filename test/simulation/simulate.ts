@@ -2,7 +2,7 @@
 import { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import type { Position } from '../../src/base/position.ts';
-import { ALL_RULES, type Rules } from '../../src/replication/rules.ts';
+import { ALL_RULES, DEFAULT_TIMES, type Rules } from '../../src/replication/rules.ts';
 import type { Attachment } from '../../src/replication/served-volume.ts';
 import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { BLOCKS, Cluster, type SimNode } from './cluster.ts';
@@ -27,6 +27,8 @@ export interface SimulationResult {
 export interface SimulationOptions {
   nodes?: number;
   rules?: Partial<Rules>;
+  /** Suspicion comes right after the promise has run out, and messages may be late by as much. */
+  tight?: boolean;
 }
 
 class Client {
@@ -67,9 +69,9 @@ class Client {
       this.idle = true;
       return;
     }
-    world.after(world.random.next() * 12, () => {
+    world.after(world.random.next() * this.cluster.thinkMs, () => {
       const count = world.random.chance(0.7) ? 1 : 1 + world.random.below(4);
-      const first = world.random.below(BLOCKS - count + 1);
+      const first = world.random.below(this.cluster.hotBlocks - count + 1);
       if (world.random.chance(0.5)) this.write(first, count);
       else this.read(first, count);
     });
@@ -218,8 +220,11 @@ function unleashFaults(cluster: Cluster): void {
         node.crash(random.chance(0.5));
         world.after(random.chance(0.5) ? 30 + random.next() * 200 : random.next() * 2500, () => void node.boot());
       }
-    } else if (roll < 6) some().pause(50 + random.next() * 2000);
-    else if (roll < 9) {
+    } else if (roll < 5) some().pause(50 + random.next() * 2000);
+    else if (roll < 6) {
+      cluster.isolate((cluster.nodes.find(({ volume }) => volume !== null) ?? some()).name);
+      world.after(200 + random.next() * 3000, () => cluster.mend());
+    } else if (roll < 9) {
       const [a, b] = [some(), some()];
       if (a !== b) {
         cluster.cut(a.name, b.name, random.chance(0.5));
@@ -240,6 +245,15 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   const cluster = await Cluster.make(world, names, { ...ALL_RULES, ...options.rules });
   cluster.slowNetwork = world.random.chance(0.3);
   cluster.diskMs = world.random.chance(0.3) ? 8 : 1.5;
+  if (world.random.chance(0.5)) {
+    cluster.hotBlocks = 4;
+    cluster.thinkMs = 4;
+  }
+  if (options.tight === true) {
+    cluster.times = { ...DEFAULT_TIMES, suspicionMs: DEFAULT_TIMES.promiseMs + 10 };
+    cluster.slowNetwork = true;
+    cluster.lateMs = 450;
+  }
   const histories: BlockOp[][] = Array.from({ length: BLOCKS }, () => []);
   const values = { next: 1 };
   const clients = [1n, 2n, 3n].map((id) => new Client(cluster, `client ${id}`, histories, values, id));
