@@ -428,7 +428,8 @@ export class PrimaryVolume implements ServedVolume {
     maxBytes: number,
     mutates: boolean,
   ): HoldfastError | null {
-    if (this.closing) return new HoldfastError(this.closedCode, { operation, volume: this.store.name });
+    if (this.closing && this.store.failed === null)
+      return new HoldfastError(this.closedCode, { operation, volume: this.store.name });
     return refusalOf(this.store, { operation, offset, length, maxBytes, mutates, readOnly: this.readOnly });
   }
 

@@ -30,8 +30,8 @@ const NUMBERS: Record<ErrorCode, number> = {
   TOO_MANY: 20,
   NOT_PRIMARY: 21,
   BUSY: 22,
+  EXISTS: 23,
   LOCKED: 40,
-  EXISTS: 41,
   NOT_A_VOLUME: 42,
   CONNECTION_LOST: 43,
   ABORTED: 44,
@@ -76,7 +76,7 @@ errors('what may have been executed, or will fail again, is not repeated by itse
 });
 
 errors('unknown statuses of a newer server are I/O errors', () => {
-  for (const status of [0, 23, 39, 1000, -1, NaN]) assert.is(codeOfStatus(status), 'IO_ERROR');
+  for (const status of [0, 24, 39, 1000, -1, NaN]) assert.is(codeOfStatus(status), 'IO_ERROR');
 });
 
 errors('the message says what, where and what to do', () => {
