@@ -286,6 +286,7 @@ export class Cluster {
   /** Blocks that clients use, and how long they think. */
   hotBlocks = BLOCKS;
   thinkMs = 12;
+  writeShare = 0.5;
   /** `a>b`: nothing gets from a to b. */
   private readonly cuts: Set<string> = new Set();
 

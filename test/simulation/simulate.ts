@@ -29,6 +29,8 @@ export interface SimulationOptions {
   rules?: Partial<Rules>;
   /** Suspicion comes right after the promise has run out, and messages may be late by as much. */
   tight?: boolean;
+  /** Only faults of that kind: the primary alone with its clients, or a backup that is killed and at once there again. */
+  only?: 'isolation' | 'restarts';
 }
 
 class Client {
@@ -72,7 +74,7 @@ class Client {
     world.after(world.random.next() * this.cluster.thinkMs, () => {
       const count = world.random.chance(0.7) ? 1 : 1 + world.random.below(4);
       const first = world.random.below(this.cluster.hotBlocks - count + 1);
-      if (world.random.chance(0.5)) this.write(first, count);
+      if (world.random.chance(this.cluster.writeShare)) this.write(first, count);
       else this.read(first, count);
     });
   }
@@ -207,6 +209,31 @@ function torn(words: Uint32Array, block: number): boolean {
   return words[block * 1024] !== words[block * 1024 + 1023];
 }
 
+/** One kind of fault, again and again. */
+function unleash(cluster: Cluster, only: 'isolation' | 'restarts'): void {
+  const { world } = cluster;
+  const strike = (): void => {
+    if (world.nowMs > FAULTS_MS) return;
+    const primary = cluster.nodes.find(({ volume }) => volume !== null);
+    if (only === 'isolation' && primary !== undefined) {
+      cluster.isolate(primary.name);
+      world.after(1800, () => cluster.mend());
+    } else if (only === 'restarts') {
+      const backup = cluster.nodes.find((node) => node !== primary && node.disk !== null);
+      if (backup !== undefined) {
+        // It comes back while its primary does not hear of it.
+        if (primary !== undefined) cluster.isolate(primary.name);
+        cluster.register.unreachable.clear();
+        backup.crash(false);
+        world.after(10, () => void backup.boot());
+        world.after(600, () => cluster.mend());
+      }
+    }
+    world.after(3000, strike);
+  };
+  world.after(1800, strike);
+}
+
 function unleashFaults(cluster: Cluster): void {
   const { world } = cluster;
   const { random } = world;
@@ -249,6 +276,12 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
     cluster.hotBlocks = 4;
     cluster.thinkMs = 4;
   }
+  if (options.only !== undefined) {
+    // Many readers and few writers see the most of a machine that does not know better.
+    cluster.hotBlocks = 4;
+    cluster.thinkMs = 6;
+    cluster.writeShare = 0.15;
+  }
   if (options.tight === true) {
     cluster.times = { ...DEFAULT_TIMES, suspicionMs: DEFAULT_TIMES.promiseMs + 10 };
     cluster.slowNetwork = true;
@@ -256,7 +289,8 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   }
   const histories: BlockOp[][] = Array.from({ length: BLOCKS }, () => []);
   const values = { next: 1 };
-  const clients = [1n, 2n, 3n].map((id) => new Client(cluster, `client ${id}`, histories, values, id));
+  const ids = options.only === undefined ? [1n, 2n, 3n] : [1n, 2n, 3n, 4n, 5n, 6n, 7n, 8n, 9n, 10n];
+  const clients = ids.map((id) => new Client(cluster, `client ${id}`, histories, values, id));
   const result = (wrong: string | null): SimulationResult => ({
     wrong,
     log: world.log,
@@ -266,7 +300,8 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
   try {
     for (const node of cluster.nodes) void node.boot();
     for (const client of clients) client.start();
-    unleashFaults(cluster);
+    if (options.only === undefined) unleashFaults(cluster);
+    else unleash(cluster, options.only);
     await world.run(FAULTS_MS + 500);
     // Faults are over: everybody comes back.
     cluster.mend();
