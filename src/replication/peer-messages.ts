@@ -24,6 +24,8 @@ export type Downstream =
   | { type: 'BARRIER'; position: Position }
   /** What the sender knows of a third member, or of a mark. */
   | { type: 'HANDOVER'; of: 'absent' | 'mark'; name: string; position: Position; runs: Runs }
+  /** The primary of that epoch serves no more, on purpose: its promises are given back, somebody else may begin. */
+  | { type: 'RESIGNED'; epoch: number }
   /** Everything is there: be in sync, durably. */
   | { type: 'FINISH'; committed: Position; sessions: readonly Uint8Array[] };
 

@@ -17,6 +17,7 @@ import { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 import { RECORD_KINDS } from '../storage/record.ts';
 import { type CasOutcome, type GroupRegister, absentOf, peerIdOf } from './group-register.ts';
 import { Membership } from './membership.ts';
+import { Peer, type PeerPhase } from './peer.ts';
 import type { PeerLink, Upstream } from './peer-messages.ts';
 import { PrimaryVolume } from './primary-volume.ts';
 import { DRIFT, type Rules, type Times } from './rules.ts';
@@ -44,31 +45,6 @@ export interface PrimaryParts {
   /** A later epoch is known, or the store has failed: the tenure is over. */
   over(reason: string): void;
   log(message: string, fields?: object): void;
-}
-
-type Phase = 'away' | 'connecting' | 'joining' | 'joined' | 'syncing' | 'adding';
-
-class Peer {
-  readonly node: string;
-  readonly id: string;
-  phase: Phase = 'away';
-  link: PeerLink | null = null;
-  /** It must acknowledge. */
-  must = false;
-  acked: Position = { epoch: 0, seq: 0 };
-  suspects: readonly number[] = [];
-  sync: SyncSource | null = null;
-  /** Until then it seeks no promotion. */
-  rightUntilMs = -Infinity;
-  /** When each heartbeat was sent. */
-  readonly beats: Map<number, number> = new Map();
-  heardAtMs = 0;
-  nextAttemptMs = 0;
-
-  constructor(node: string, id: string) {
-    this.node = node;
-    this.id = id;
-  }
 }
 
 export class Primary {
@@ -420,7 +396,7 @@ export class Primary {
   /** How the replicas stand, for `status`. */
   status(): Array<{
     node: string;
-    phase: Phase;
+    phase: PeerPhase;
     acked: Position;
     sync: ReturnType<() => SyncSource['progress']> | null;
   }> {
@@ -480,13 +456,29 @@ export class Primary {
     this.membership.learn(register, this.o.now());
   }
 
+  /**
+   * Stops on purpose: takes nothing more, answers what it has taken, and tells the members, which need not wait until
+   * they suspect it. What cannot be committed in time is left to them.
+   * @param waited resolves when waiting is to end
+   */
+  async resign(waited: Promise<void>): Promise<void> {
+    if (this.over) return;
+    this.volume.close();
+    await Promise.race([this.volume.drain(), waited]);
+    if (this.over) return;
+    // From here on nothing is answered; only then may another one begin.
+    const links = [...this.peers.values()].filter(({ phase }) => phase === 'joined').map(({ link }) => link);
+    this.end('it has resigned', false);
+    for (const link of links) link?.send({ type: 'RESIGNED', epoch: this.epoch });
+  }
+
   /** The tenure is over: nothing is answered any more. */
-  end(reason: string): void {
+  end(reason: string, closeLinks = true): void {
     if (this.over) return;
     this.stage = 'over';
     this.membership.stop();
     for (const peer of this.peers.values()) {
-      peer.link?.close();
+      if (closeLinks) peer.link?.close();
       peer.link = null;
       peer.sync?.stop();
     }

@@ -184,6 +184,9 @@ export class Replica {
       case 'FINISH':
         if (link === this.upstream || !this.rules.refuseOldEpoch) this.follower?.take(message);
         return;
+      case 'RESIGNED':
+        if (link === this.upstream && message.epoch === this.store.epoch) this.takeOver();
+        return;
       case 'BEAT':
         if (link === this.upstream) this.beat(link, message);
         return;
@@ -251,6 +254,24 @@ export class Replica {
     if (this.rules.noPromiseWhileSeeking && (this.seeking !== null || this.undecidedVersion !== null)) return;
     this.promiseUntilMs = Math.max(this.promiseUntilMs, nowMs + this.times.promiseMs);
     link.send({ type: 'ECHO', n, promiseMs: this.times.promiseMs });
+  }
+
+  /** The primary has resigned: what was promised to it is void, and there is nothing to wait for. */
+  private takeOver(): void {
+    this.dropUpstream('it has resigned');
+    this.promiseUntilMs = -Infinity;
+    this.heardAtMs = -Infinity;
+    this.nextReadMs = 0;
+    this.ports.readRegister();
+  }
+
+  /**
+   * Stops on purpose. A primary hands over first.
+   * @param waited resolves when waiting for requests under way is to end
+   */
+  async resign(waited: Promise<void>): Promise<void> {
+    if (this.role === 'primary') await this.primary?.resign(waited);
+    this.stop('it was told to');
   }
 
   private finishSync(): void {

@@ -202,6 +202,18 @@ export class SimNode {
     this.links.clear();
   }
 
+  /** Stops in good order, as far as it gets within half a second. */
+  async stop(): Promise<void> {
+    const { replica, life, cluster } = this;
+    if (replica === null || this.held !== null) return;
+    cluster.world.note(`${this.name} is told to stop`);
+    const waited = new Promise<void>((resolve) => cluster.world.after(500, resolve));
+    await replica.resign(waited);
+    // Its last words are on their way before the process ends.
+    await new Promise<void>((resolve) => cluster.world.after(5, resolve));
+    if (this.life === life) this.crash(false);
+  }
+
   pause(forMs: number): void {
     if (this.held !== null || !this.up) return;
     this.cluster.world.note(`${this.name} stops for ${forMs.toFixed(0)} ms`);

@@ -243,9 +243,12 @@ function unleashFaults(cluster: Cluster): void {
     const roll = random.below(10);
     if (roll < 4) {
       const node = random.chance(0.5) ? (cluster.nodes.find(({ volume }) => volume !== null) ?? some()) : some();
-      if (node.disk !== null) {
+      const backMs = random.chance(0.5) ? 30 + random.next() * 200 : random.next() * 2500;
+      if (node.disk !== null && random.chance(0.25)) {
+        void node.stop().then(() => world.after(backMs, () => node.disk === null && void node.boot()));
+      } else if (node.disk !== null) {
         node.crash(random.chance(0.5));
-        world.after(random.chance(0.5) ? 30 + random.next() * 200 : random.next() * 2500, () => void node.boot());
+        world.after(backMs, () => node.disk === null && void node.boot());
       }
     } else if (roll < 5) some().pause(50 + random.next() * 2000);
     else if (roll < 6) {

@@ -1,0 +1,30 @@
+/** What a primary knows of another member. Pure. */
+import type { Position } from '../base/position.ts';
+import type { PeerLink } from './peer-messages.ts';
+import type { SyncSource } from './sync-source.ts';
+
+/** `joined`: it follows. `adding`: it is complete, the register has not said so yet. */
+export type PeerPhase = 'away' | 'connecting' | 'joining' | 'joined' | 'syncing' | 'adding';
+
+export class Peer {
+  readonly node: string;
+  readonly id: string;
+  phase: PeerPhase = 'away';
+  link: PeerLink | null = null;
+  /** It must acknowledge. */
+  must = false;
+  acked: Position = { epoch: 0, seq: 0 };
+  suspects: readonly number[] = [];
+  sync: SyncSource | null = null;
+  /** Until then it seeks no promotion. */
+  rightUntilMs = -Infinity;
+  /** When each heartbeat was sent. */
+  readonly beats: Map<number, number> = new Map();
+  heardAtMs = 0;
+  nextAttemptMs = 0;
+
+  constructor(node: string, id: string) {
+    this.node = node;
+    this.id = id;
+  }
+}
