@@ -31,6 +31,8 @@ const MAX_KEY_BYTES = 256;
 const CIPHERS = ['TLS_AES_128_GCM_SHA256', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_256_GCM_SHA384'];
 /** Of TLS 1.2: what keeps past traffic secret when a key becomes known. Node's own default list forbids PSK. */
 const X509_CIPHERS = ['ECDHE+AESGCM', 'ECDHE+CHACHA20'];
+/** From OpenSSL 3.5 on (Node 24) a server that has a certificate takes no pre-shared key. */
+export const TAKES_BOTH: boolean = Number.parseFloat(process.versions.openssl) < 3.5;
 /** The only two of that kind that GnuTLS and OpenSSL have in common. */
 const PSK_CIPHERS = ['ECDHE-PSK-CHACHA20-POLY1305', 'ECDHE-PSK-AES128-CBC-SHA256'];
 
@@ -103,6 +105,13 @@ export async function loadNbdTls(options: NbdTlsOptions): Promise<NbdTls | null>
       'whoever has no pre-shared key could get in by the certificate of this server',
       'give a CA as well, so that clients without a key must show a certificate; or leave one of both away',
     );
+  }
+  if (certFile !== undefined && pskFile !== undefined && !TAKES_BOTH) {
+    throw new HoldfastError('UNSUPPORTED', {
+      operation: 'TLS',
+      detail: `the OpenSSL of this Node, ${process.versions.openssl}, takes no pre-shared keys beside certificates`,
+      remedy: 'use one of the two, or Node 20 or 22',
+    });
   }
   const x509 = certFile === undefined ? {} : await loadCertificates(certFile, keyFile!, caFile);
   const psk = pskFile === undefined ? {} : await loadPsk(pskFile);

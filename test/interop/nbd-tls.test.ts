@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Random } from '../support/random.ts';
+import { TAKES_BOTH } from '../../src/node/nbd-tls.ts';
 import { ServerProcess, holdfast, temporaryFolder } from '../support/server-process.ts';
 import { TestCa, pskFile } from '../support/tls-files.ts';
 import { until } from '../support/until.ts';
@@ -211,6 +212,20 @@ else {
 
   test('a CA and pre-shared keys together: either is good, nothing is not', async () => {
     const args = [...x509, '--nbd-tls-ca', ca.certFile, '--nbd-tls-psk', psk];
+    if (!TAKES_BOTH) {
+      const refused = await ServerProcess.start(join(folder, 'both', 'vol'), [
+        '--size',
+        '64MiB',
+        '--nbd',
+        '127.0.0.1:0',
+        ...args,
+      ]).then(
+        () => 'it started',
+        (error: Error) => error.message,
+      );
+      assert.match(refused, /takes no pre-shared keys beside certificates/);
+      return;
+    }
     const served = await serve(join(folder, 'both', 'vol'), args);
     await succeeds('nbdinfo', [`${served.uri}/vol?tls-certificates=${own}`]);
     await succeeds('nbdinfo', [`nbds://alice@127.0.0.1:${served.port}/vol?tls-psk-file=${psk}`]);
