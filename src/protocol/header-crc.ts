@@ -20,10 +20,10 @@ const TABLES: ReadonlyArray<Uint32Array> = (() => {
 })();
 const [T0, T1, T2, T3] = TABLES as [Uint32Array, Uint32Array, Uint32Array, Uint32Array];
 
-/** CRC-32 of the 60 bytes of `bytes` from `at` on. Allocates nothing. */
-export function headerCrc(bytes: Uint8Array, at: number): number {
+/** CRC-32 of `count` bytes of `bytes` from `at` on, a multiple of 4. Allocates nothing. */
+export function headerCrc(bytes: Uint8Array, at: number, count = 60): number {
   let crc = -1;
-  for (let i = at; i < at + 60; i += 4) {
+  for (let i = at; i < at + count; i += 4) {
     crc ^= bytes[i]! | (bytes[i + 1]! << 8) | (bytes[i + 2]! << 16) | (bytes[i + 3]! << 24);
     crc = T3[crc & 255]! ^ T2[(crc >>> 8) & 255]! ^ T1[(crc >>> 16) & 255]! ^ T0[crc >>> 24]!;
   }

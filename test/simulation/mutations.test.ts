@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import type { Rules } from '../../src/replication/rules.ts';
 import { type SimulationOptions, simulate } from './simulate.ts';
 
+// deadline: 400 s
 const test = suite('mutations');
 
 /** How each is caught, and from which seed on it is tried (the first that was seen to go red lies close). */
@@ -14,10 +15,8 @@ const MUTATIONS: Array<[rule: keyof Rules, from: number, options: SimulationOpti
   ['casBeforeAck', 1, { nodes: 2 }],
   ['promoteInSyncOnly', 1, { nodes: 2 }],
   ['newEpoch', 1, { nodes: 2 }],
-  ['drainCopies', 5, { nodes: 2 }],
-  ['copyCommitted', 30, { nodes: 2 }],
-  ['clearOnAck', 20, { nodes: 3 }],
-  ['redirty', 20, { nodes: 3 }],
+  ['redirty', 35, { nodes: 3 }],
+  ['copyCommitted', 100, { nodes: 2 }],
   ['reconcile', 1, { nodes: 3, tight: true }],
   ['needPromise', 5, { nodes: 2, only: 'isolation' }],
 ];

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert';
 import { type BlockOp, violation } from './linearizable.ts';
 import { simulate } from './simulate.ts';
 
+// deadline: 400 s
 const test = suite('simulation');
 const SEEDS = 300;
 const PER_TEST = 50;
