@@ -300,30 +300,32 @@ export class Connection {
         return volume.mark(this.attachment, requestId, change, done);
       }
       case MESSAGES.MARKS.number:
-        return this.answer(requestId, type, encodeMarks(volume.marks()));
+        return this.tableWalk(volume, requestId, type, () => encodeMarks(volume.marks()));
       case MESSAGES.CHANGES.number: {
         const { limit, mark } = decodeChangesRequest(payload);
-        return this.tableWalk(requestId, type, () => encodeChanges(volume.changes(mark, offset, count, limit)));
+        return this.tableWalk(volume, requestId, type, () => encodeChanges(volume.changes(mark, offset, count, limit)));
       }
       default: {
         const limit = decodeExtentsRequest(payload);
-        return this.tableWalk(requestId, type, () => encodeExtents(volume.extents(offset, count, limit)));
+        return this.tableWalk(volume, requestId, type, () => encodeExtents(volume.extents(offset, count, limit)));
       }
     }
   }
 
   /** Each walks a part of the tables, so only a few are answered in a turn of the event loop. */
-  private tableWalk(requestId: number, type: number, walk: () => Uint8Array): void {
+  private tableWalk(volume: ServedVolume, requestId: number, type: number, walk: () => Uint8Array): void {
     const weight = this.host.limits.maxInFlightBytes / EXTENTS_PER_TURN;
     this.flow.bytes += weight;
-    setImmediate(() => {
+    const answer = (error: HoldfastError | null): void => {
       this.flow.bytes -= weight;
       try {
-        this.answer(requestId, type, walk());
-      } catch (error) {
-        this.fail(requestId, type, asHoldfastError(error));
+        if (error === null) this.answer(requestId, type, walk());
+        else this.fail(requestId, type, error);
+      } catch (refused) {
+        this.fail(requestId, type, asHoldfastError(refused));
       }
-    });
+    };
+    setImmediate(() => volume.whenReadable(answer));
   }
 
   private expiryOf(h: FrameHeader): Expired | undefined {

@@ -91,6 +91,7 @@ export class LocalDevice implements BlockDevice {
     const limit = options.limit ?? DEFAULT_EXTENTS;
     const result: Extent[] = [];
     for (let at = offsetBytes; at < offsetBytes + lengthBytes;) {
+      await settled((done) => this.volume.whenReadable(done));
       for (const extent of this.volume.extents(at, offsetBytes + lengthBytes - at, limit - result.length + 1)) {
         const last = result.at(-1);
         if (last?.kind === extent.kind) last.lengthBytes += extent.lengthBytes;

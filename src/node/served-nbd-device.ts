@@ -143,6 +143,7 @@ export class ServedNbdDevice implements NbdDevice {
   // --- BLOCK_STATUS ---------------------------------------------------------------------------------------------------
 
   async allocation(offsetBytes: number, lengthBytes: number, limit: number): Promise<readonly Extent[]> {
+    await this.readable();
     return this.volume.extents(offsetBytes, lengthBytes, limit);
   }
 
@@ -152,7 +153,14 @@ export class ServedNbdDevice implements NbdDevice {
     lengthBytes: number,
     limit: number,
   ): Promise<readonly ChangedExtent[]> {
+    await this.readable();
     return this.volume.changes(mark, offsetBytes, lengthBytes, limit);
+  }
+
+  private readable(): Promise<void> {
+    return new Promise((resolve, reject) =>
+      this.volume.whenReadable((error) => (error === null ? resolve() : reject(error))),
+    );
   }
 }
 

@@ -74,12 +74,14 @@ export const PEER_MESSAGES = {
   HANDOVER: row(21, 'primary', 23, 19 + MAX_PEER_NAME_BYTES + RUNS_BYTES),
   RESIGNED: row(22, 'primary', 8, 8),
   FINISH: row(23, 'primary', 18, 18 + MAX_SESSION_PAGES * (2 + MAX_SESSION_PAGE_BYTES)),
+  GRANT: row(24, 'primary', 28, 28),
   STATUS: row(48, 'replica', 61, 57 + RUNS_BYTES),
   REFUSED: row(49, 'replica', 10, 10 + MAX_REASON_BYTES),
   ACK: row(50, 'replica', 16, 16),
   ECHO: row(51, 'replica', 12, 12),
   COPY_ACK: row(52, 'replica', 8, 8),
   FINISHED: row(53, 'replica', 0, 0),
+  ASK: row(54, 'replica', 8, 8),
 } as const satisfies Record<string, Row>;
 
 export type PeerMessageName = keyof typeof PEER_MESSAGES;

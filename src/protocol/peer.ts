@@ -94,6 +94,10 @@ function fieldsOf(m: WithFields): ByteWriter {
       return runs(position(w.u8(ABOUT.indexOf(m.of)).string(m.name, MAX_PEER_NAME_BYTES), m.position), m.runs);
     case 'RESIGNED':
       return w.number(m.epoch);
+    case 'GRANT':
+      return position(w.number(m.n).u32(Math.max(0, Math.floor(m.ms))), m.committed);
+    case 'ASK':
+      return w.number(m.n);
     case 'FINISH':
       position(w, m.committed).u16(m.sessions.length);
       if (m.sessions.length > MAX_SESSION_PAGES) throw new RangeError(`${m.sessions.length} pages of sessions`);
@@ -158,6 +162,10 @@ function read(name: PeerMessageName, r: ByteReader): Downstream | Upstream {
     }
     case 'RESIGNED':
       return { type: name, epoch: r.number() };
+    case 'GRANT':
+      return { type: name, n: r.number(), ms: r.u32(), committed: readPosition(r) };
+    case 'ASK':
+      return { type: name, n: r.number() };
     case 'FINISH': {
       const committed = readPosition(r);
       const count = r.u16();

@@ -1,5 +1,6 @@
 /** What a request must be like to be taken at all. Pure. */
 import { type ErrorCode, HoldfastError } from '../base/errors.ts';
+import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { Expired } from './served-volume.ts';
@@ -32,6 +33,11 @@ export function refusalOf(store: BlockStore, asked: Asked): HoldfastError | null
     return new HoldfastError('READ_ONLY', { ...where, detail });
   }
   return null;
+}
+
+/** Whether every replica that must have a record has it. */
+export function isCommitted(store: BlockStore, record: Position): boolean {
+  return comparePositions(record, store.committedPosition) <= 0;
 }
 
 /** A mutation that has no place in the log yet. */

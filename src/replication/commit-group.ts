@@ -1,5 +1,6 @@
 /** The waist between the volume that a primary serves and the group that it belongs to. */
 import type { Position } from '../base/position.ts';
+import type { CrashPoint } from './crash-points.ts';
 import type { Done } from './served-volume.ts';
 import type { LogRecord } from './store.ts';
 
@@ -11,4 +12,7 @@ export interface CommitGroup {
   durable(position: Position): void;
   /** Calls back once the primary has the right to answer reads; with an error if it has lost it for good. */
   rightToRead(done: Done): void;
+  /** Whether it has it at this moment. */
+  mayRead(): boolean;
+  reached(point: CrashPoint): void;
 }

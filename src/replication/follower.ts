@@ -8,12 +8,14 @@
  * all. Pure.
  */
 import { crcBlocks } from '../base/checksum.ts';
+import { copyBytes } from '../base/copy.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordFields, decodeRecord, hasPayload, isControl, isLocal } from '../storage/record.ts';
+import type { CrashPoint } from './crash-points.ts';
 import type { Downstream } from './peer-messages.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import type { LogRecord } from './store.ts';
@@ -27,6 +29,7 @@ export interface FollowerEvents {
   finished(): void;
   /** What came down the stream cannot be taken: the stream is to end. */
   refused(error: HoldfastError): void;
+  reached(point: CrashPoint): void;
 }
 
 interface Awaiting {
@@ -48,8 +51,13 @@ export class Follower {
   private inbox: Taken[] = [];
   /** Session pairs of the records behind the barrier: the table that comes with the finish may be older. */
   private pairs: RecordFields[] | null = null;
+  /** The first message waits for memory or for room. */
   private blocked = false;
+  private asked = false;
+  private going = false;
   private closed = false;
+  /** Reads under way. */
+  private reading = 0;
   private unapplied = 0;
   private committed: Position;
   private idleWaiters: Array<() => void> = [];
@@ -83,16 +91,23 @@ export class Follower {
 
   private goOn(): void {
     this.blocked = false;
-    while (this.inbox.length > 0 && !this.blocked && !this.closed) {
-      const message = this.inbox[0]!;
-      const refusal = this.handle(message);
-      if (this.blocked) return;
-      this.inbox.shift();
-      if (refusal !== null) {
-        this.stop();
-        return this.events.refused(refusal);
-      }
+    // What a message brings about may call this again: the message is not to be handled twice.
+    if (this.going) return;
+    this.going = true;
+    let refusal: HoldfastError | null = null;
+    while (this.inbox.length > 0 && !this.blocked && !this.closed && refusal === null) {
+      refusal = this.handle(this.inbox[0]!);
+      if (!this.blocked) this.inbox.shift();
     }
+    this.going = false;
+    if (refusal === null) return;
+    this.stop();
+    this.events.refused(refusal);
+  }
+
+  /** Something waits for memory, or for room in the journal. */
+  get isBlocked(): boolean {
+    return this.blocked && !this.closed;
   }
 
   private handle(message: Taken): HoldfastError | null {
@@ -105,17 +120,21 @@ export class Follower {
       case 'BARRIER':
         this.store.skipTo(message.position);
         this.pairs = [];
+        this.events.reached('target:barrier');
         return null;
       case 'HANDOVER':
-        if (message.of === 'absent') peers.begin(message.name, message.position);
-        else marks.install(message.name, message.position);
-        (message.of === 'absent' ? peers.of(message.name)?.bitmap : marks.bitmap(message.name))?.setRuns(message.runs);
+        if (message.of === 'absent') peers.install(message.name, message.position, message.runs);
+        else {
+          marks.install(message.name, message.position);
+          marks.bitmap(message.name)?.setRuns(message.runs);
+        }
         return null;
       case 'FINISH':
         this.known(message.committed);
         this.applyCommitted();
         this.store.installSessions(message.sessions, message.committed, this.pairs ?? []);
         this.pairs = null;
+        this.events.reached('target:finish');
         this.events.finished();
         return null;
     }
@@ -130,7 +149,12 @@ export class Follower {
     const slot = this.arena.take(Math.max(1, blocks));
     if (slot === null) {
       this.blocked = true;
-      this.arena.whenFree(Math.max(1, blocks), () => this.goOn());
+      if (this.asked) return null;
+      this.asked = true;
+      this.arena.whenFree(Math.max(1, blocks), () => {
+        this.asked = false;
+        this.goOn();
+      });
     }
     return slot;
   }
@@ -148,7 +172,8 @@ export class Follower {
     const blocks = hasPayload(decoded.kind) ? decoded.blockCount : 0;
     const slot = this.room(blocks);
     if (slot === null) return null;
-    slot.payload.set(decoded.payload);
+    this.events.reached('follow:received');
+    copyBytes(slot.payload, 0, decoded.payload);
     slot.crcs.set(decoded.crcs);
     const { crcs: _crcs, payload: _payload, headerCrc: _headerCrc, totalBytes: _total, ...fields } = decoded;
     const record = this.append(fields, slot, crcBlocksOf(slot, blocks));
@@ -156,6 +181,7 @@ export class Follower {
     this.known({ epoch: fields.commitEpoch, seq: fields.commitSeq });
     // Held until it is committed.
     this.awaiting.push({ record, operation: this.order(record) });
+    this.events.reached('follow:appended');
     this.applyCommitted();
     return null;
   }
@@ -164,7 +190,7 @@ export class Follower {
     const blocks = payload === null ? 0 : blockCount;
     const slot = this.room(blocks);
     if (slot === null) return null;
-    if (payload !== null) slot.payload.set(payload);
+    if (payload !== null) copyBytes(slot.payload, 0, payload);
     const kind = payload === null ? RECORD_KINDS.COPY_ZERO : RECORD_KINDS.COPY;
     const nowhere = { epoch: 0, seq: 0, commitEpoch: 0, commitSeq: 0, session: 0n, request: 0 };
     const record = this.append({ kind, ...nowhere, firstBlock, blockCount }, slot, crcBlocksOf(slot, blocks));
@@ -190,8 +216,31 @@ export class Follower {
       this.unapplied--;
       this.lock.finish(operation);
       this.arena.release(record.slot);
-      if (this.unapplied === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
+      this.wakeIdle();
     });
+  }
+
+  private wakeIdle(): void {
+    if (this.unapplied === 0 && this.reading === 0) for (const resolve of this.idleWaiters.splice(0)) resolve();
+  }
+
+  /** Reads whole blocks as they are committed: a read of a block with a record that is not waits for it. */
+  read(first: number, count: number, slot: Slot, done: (error: HoldfastError | null, crc: number) => void): void {
+    this.reading++;
+    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
+      this.store.readBlocks(first, count, slot, (error, crc) => {
+        this.lock.finish(operation);
+        this.reading--;
+        done(error, crc);
+        this.wakeIdle();
+      }),
+    );
+  }
+
+  /** Whether a record on these blocks is not known to be committed. */
+  hasUncommitted(first: number, count: number): boolean {
+    for (let block = first; block < first + count; block++) if (this.lock.newestWrite(block) !== null) return true;
+    return false;
   }
 
   private copyDurable(record: LogRecord): void {
@@ -206,6 +255,7 @@ export class Follower {
   commit(position: Position): void {
     this.known(position);
     this.applyCommitted();
+    this.events.reached('follow:committed');
   }
 
   private known(position: Position): void {
@@ -236,7 +286,7 @@ export class Follower {
     this.stop();
     await this.store.suspectUncommitted();
     for (const { operation } of this.awaiting.splice(0)) this.lock.unhold(operation);
-    while (this.unapplied > 0 && this.store.failed === null) {
+    while ((this.unapplied > 0 || this.reading > 0) && this.store.failed === null) {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }
   }

@@ -73,6 +73,13 @@ export class Membership {
       if (!this.register.inSync.includes(node) && !this.adding.has(node)) this.removing.delete(node);
     }
     for (const node of this.adding) if (this.register.inSync.includes(node)) this.adding.delete(node);
+    // One that was to come in and failed before it was asked for: nobody has ever heard of it.
+    const neverIn = [...this.adding].filter((node) => this.removing.has(node));
+    for (const node of neverIn) {
+      this.adding.delete(node);
+      this.removing.delete(node);
+    }
+    if (neverIn.length > 0) this.events.changed(neverIn, []);
   }
 
   settled(result: CasOutcome, nowMs: number, retryMs: number): void {
@@ -91,7 +98,7 @@ export class Membership {
   /** The register was read, or came by a watch. */
   learn(register: GroupRegister, nowMs: number): void {
     if (this.over || register.version <= this.register.version) return;
-    if (register.epoch !== this.register.epoch) {
+    if (register.epoch !== this.register.epoch || !register.inSync.includes(this.register.primary)) {
       this.over = true;
       return this.events.deposed(register);
     }

@@ -24,6 +24,8 @@ export type Downstream =
   | { type: 'BARRIER'; position: Position }
   /** What the sender knows of a third member, or of a mark. */
   | { type: 'HANDOVER'; of: 'absent' | 'mark'; name: string; position: Position; runs: Runs }
+  /** Answer to ASK n: the receiver may answer reads for so long from when it asked (0: not now). */
+  | { type: 'GRANT'; n: number; ms: number; committed: Position }
   /** The primary of that epoch serves no more, on purpose: its promises are given back, somebody else may begin. */
   | { type: 'RESIGNED'; epoch: number }
   /** Everything is there: be in sync, durably. */
@@ -48,6 +50,8 @@ export type Upstream =
   | { type: 'ACK'; position: Position }
   /** Heartbeat n was handled: no promotion will be sought, and no other primary accepted, for `promiseMs` from then. */
   | { type: 'ECHO'; n: number; promiseMs: number }
+  /** May I answer reads myself, and what is committed? */
+  | { type: 'ASK'; n: number }
   | { type: 'COPY_ACK'; id: number }
   | { type: 'FINISHED' };
 

@@ -15,11 +15,9 @@ export class Peer {
   must = false;
   acked: Position = { epoch: 0, seq: 0 };
   suspects: readonly number[] = [];
+  /** What it was asked to be. */
+  joinedAs: 'member' | 'target' = 'target';
   sync: SyncSource | null = null;
-  /** Until then it seeks no promotion. */
-  rightUntilMs = -Infinity;
-  /** When each heartbeat was sent. */
-  readonly beats: Map<number, number> = new Map();
   heardAtMs = 0;
   nextAttemptMs = 0;
 

@@ -18,8 +18,7 @@ import type { Mark, MarkChange } from '../storage/marks.ts';
 import { RECORD_KINDS, type RecordKind, hasPayload, isControl } from '../storage/record.ts';
 import type { CommitGroup } from './commit-group.ts';
 import { Edges, Scratch } from './edges.ts';
-import { dropReasonOf, refusalOf } from './checks.ts';
-import { changesOf, extentsOf } from './extents.ts';
+import { dropReasonOf, isCommitted, refusalOf } from './checks.ts';
 import { Flushes } from './flushes.ts';
 import type { Awaiting, Mutation } from './mutation.ts';
 import { OwedZeros } from './owed-zeros.ts';
@@ -28,6 +27,7 @@ import { RoomQueue } from './room-queue.ts';
 import type { Attachment, Done, Expired, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 import { SessionFence, type FencedAttachment } from './session-fence.ts';
 import type { LogRecord } from './store.ts';
+import { TableReads } from './table-reads.ts';
 
 /** Blocks that operations under way may be on: it bounds the lock's memory, and the work of one turn. */
 const MAX_LOCKED_BLOCKS = 65_536;
@@ -59,6 +59,7 @@ export class PrimaryVolume implements ServedVolume {
   private closing = false;
   private idleWaiters: Array<() => void> = [];
   private readonly owedZeros: OwedZeros;
+  private readonly tableReads: TableReads;
 
   constructor(store: BlockStore, arena: Arena, options: PrimaryVolumeOptions) {
     this.store = store;
@@ -69,6 +70,7 @@ export class PrimaryVolume implements ServedVolume {
     this.scratch = new Scratch(arena);
     this.flushes = new Flushes(store);
     this.owedZeros = new OwedZeros(store, this.lock);
+    this.tableReads = new TableReads(store, this.lock, this.group);
     store.listen({
       durable: (position) => (this.group === null ? this.committed(position) : this.group.durable(position)),
       room: () => this.roomQueue.again(),
@@ -109,6 +111,7 @@ export class PrimaryVolume implements ServedVolume {
   read(offsetBytes: number, lengthBytes: number, slot: Slot, done: ReadDone): void {
     const refusal = this.refusal('read', offsetBytes, lengthBytes, MAX_IO_BYTES, false);
     if (refusal !== null) return queueMicrotask(() => done(refusal, -1));
+    this.group?.reached('read:received');
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const whole = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
@@ -126,18 +129,14 @@ export class PrimaryVolume implements ServedVolume {
     );
   }
 
+  whenReadable(done: Done): void {
+    this.tableReads.whenReadable(done);
+  }
+
   extents(offsetBytes: number, lengthBytes: number, limit: number): Extent[] {
     const refusal = this.refusal('extents', offsetBytes, lengthBytes, Infinity, false);
     if (refusal !== null) throw refusal;
-    const runEnd = (block: number, most: number): number => this.store.runEnd(block, most);
-    const view = { isHole: (block: number) => this.isHole(block), runEnd: this.unapplied === 0 ? runEnd : null };
-    return extentsOf(view, offsetBytes, lengthBytes, limit);
-  }
-
-  /** By what is acknowledged, applied or not. */
-  private isHole(block: number): boolean {
-    const newest = this.unapplied === 0 ? null : this.lock.newestWrite(block);
-    return newest === null ? this.store.isHole(block) : newest.kind === RECORD_KINDS.ZERO;
+    return this.tableReads.extents(offsetBytes, lengthBytes, limit, this.unapplied === 0);
   }
 
   // --- writing ----------------------------------------------------------------------------------------------------
@@ -155,6 +154,7 @@ export class PrimaryVolume implements ServedVolume {
   ): void {
     const refusal = this.refusal('write', offsetBytes, lengthBytes, MAX_IO_BYTES, true);
     const settled = refusal ?? this.fence.lookUp(attachment, request);
+    this.group?.reached('write:received');
     if (settled !== 'new') return this.giveBack(slot, token, () => done(settled));
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
@@ -283,13 +283,13 @@ export class PrimaryVolume implements ServedVolume {
   }
 
   marks(): Mark[] {
-    return this.store.marks.list();
+    return this.tableReads.marks();
   }
 
   changes(mark: string, offsetBytes: number, lengthBytes: number, limit: number): ChangedExtent[] {
     const refusal = this.refusal('changes', offsetBytes, lengthBytes, Infinity, false);
     if (refusal !== null) throw refusal;
-    return changesOf(this.store.marks.bitmap(mark), offsetBytes, lengthBytes, limit);
+    return this.tableReads.changes(mark, offsetBytes, lengthBytes, limit);
   }
 
   /** @param token of `Flushes.later`, 0 at first */
@@ -388,7 +388,8 @@ export class PrimaryVolume implements ServedVolume {
       this.unapplied--;
       this.lock.finish(operation);
       this.letGo(record);
-      done?.(error);
+      // A record that is applied because this node is primary no longer is answered by its successor.
+      if (error !== null || isCommitted(this.store, record)) done?.(error);
       this.fence.settled();
       this.wakeIdle();
       if (!this.roomQueue.isEmpty) this.roomQueue.again();

@@ -9,25 +9,22 @@
  */
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
-import { MAX_IO_BLOCKS } from '../base/units.ts';
-import type { Arena, Slot } from '../storage/arena.ts';
+import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
-import { type ConfigChange, encodeConfig, encodeEpoch } from '../storage/control.ts';
+import type { ConfigChange } from '../storage/control.ts';
 import { DirtyBitmap } from '../storage/dirty-bitmap.ts';
-import { RECORD_KINDS } from '../storage/record.ts';
+import { ConfigLog } from './config-log.ts';
+import type { CrashPoint } from './crash-points.ts';
 import { type CasOutcome, type GroupRegister, absentOf, peerIdOf } from './group-register.ts';
 import { Membership } from './membership.ts';
+import { logGroup, planGroup } from './opening-group.ts';
 import { Peer, type PeerPhase } from './peer.ts';
 import type { PeerLink, Upstream } from './peer-messages.ts';
 import { PrimaryVolume } from './primary-volume.ts';
-import { DRIFT, type Rules, type Times } from './rules.ts';
-import type { Done } from './served-volume.ts';
+import { ReadRights } from './read-rights.ts';
+import type { Rules, Times } from './rules.ts';
 import type { LogRecord } from './store.ts';
-import { SyncSource } from './sync-source.ts';
-
-const RUN_BLOCKS = MAX_IO_BLOCKS - 1;
-/** More blocks than these are not put into a group: the member is brought back by its bitmap instead. */
-const MAX_GROUP_BLOCKS = 4096;
+import { type SyncProgress, SyncSource, prepareBitmap } from './sync-source.ts';
 
 export interface PrimaryParts {
   node: string;
@@ -45,6 +42,8 @@ export interface PrimaryParts {
   /** A later epoch is known, or the store has failed: the tenure is over. */
   over(reason: string): void;
   log(message: string, fields?: object): void;
+  /** A step that tests end the process at. */
+  reached: (point: CrashPoint) => void;
 }
 
 export class Primary {
@@ -59,7 +58,10 @@ export class Primary {
   /** Nothing is committed before this position is: the EPOCH record, or the newest CONFIG record. */
   private holdUntil: Position | null = null;
   private epochAt: Position | null = null;
-  private waitingReads: Done[] = [];
+  /** A member that was removed may answer reads until then: nothing is committed before. */
+  private releaseAtMs = -Infinity;
+  private readonly rights: ReadRights;
+  private readonly configs: ConfigLog;
   private beat = 0;
   private nextBeatMs = 0;
   private committedSent: Position = { epoch: 0, seq: 0 };
@@ -69,6 +71,12 @@ export class Primary {
     this.epoch = parts.register.epoch;
     this.beganMs = parts.now();
     this.durable = parts.store.durablePosition;
+    this.rights = new ReadRights({
+      now: parts.now,
+      others: () => this.membership.counted.filter((node) => node !== parts.node),
+      free: !parts.rules.needPromise,
+      fromSending: parts.rules.rightFromSending,
+    });
     this.volume = new PrimaryVolume(parts.store, parts.arena, {
       readOnly: false,
       onFailed: (error) => this.end(`the store failed: ${error.message}`),
@@ -76,23 +84,41 @@ export class Primary {
         appended: (record) => this.appended(record),
         durable: (position) => {
           this.durable = position;
+          parts.reached('write:durable');
           this.commit();
         },
-        rightToRead: (done) => this.rightToRead(done),
+        rightToRead: (done) => this.rights.whenReadable(done),
+        mayRead: () => this.rights.mayRead,
+        reached: (point) => parts.reached(point),
       },
     });
+    this.configs = new ConfigLog(parts.arena, this.volume, parts.register.members.length, () => this.logConfigs());
     this.membership = new Membership(parts.register, {
       compareAndSet: (version, next) => parts.compareAndSet(version, next),
       changed: (removed, added) => this.registerChanged(removed, added),
-      deposed: (register) => this.end(`epoch ${register.epoch} has begun, its primary is ${register.primary}`),
+      deposed: ({ epoch, primary }) =>
+        this.end(
+          epoch === this.epoch
+            ? 'the register has it in sync no longer'
+            : `epoch ${epoch} has begun, its primary is ${primary || 'to be found'}`,
+        ),
     });
     this.knowMembers();
     for (const peer of this.peers.values()) if (this.inSync(peer)) this.reach(peer);
     this.maybeOpen();
   }
 
+  /** Members come and go; another disk in the same node is another member. */
   private knowMembers(): void {
     const { register } = this.membership;
+    for (const peer of this.peers.values()) {
+      if (peerIdOf(register, peer.node) === peer.id) continue;
+      peer.must = false;
+      this.failed(peer, 'it is a member no longer');
+      this.peers.delete(peer.node);
+      if (this.o.store.peers.of(peer.id) !== null)
+        this.config({ action: 'present', peer: peer.id, completeAfter: this.committed });
+    }
     for (const { node } of register.members) {
       if (node !== this.o.node && !this.peers.has(node))
         this.peers.set(node, new Peer(node, peerIdOf(register, node)!));
@@ -120,12 +146,14 @@ export class Primary {
     const peer = this.peers.get(link.node);
     if (this.stage === 'over' || peer === undefined || peer.phase !== 'connecting') return link.close();
     const member = this.stage === 'gathering' && this.inSync(peer) && !this.membership.isRemoving(peer.node);
-    if (!member && this.membership.counted.includes(peer.node)) return link.close();
+    // A target is brought back once the epoch is open.
+    if (!member && (this.stage !== 'serving' || this.membership.counted.includes(peer.node))) return link.close();
     peer.link = link;
     peer.phase = 'joining';
+    peer.joinedAs = member ? 'member' : 'target';
     peer.heardAtMs = this.o.now();
     const { registerId, version } = this.membership.register;
-    const role = member ? 'member' : 'target';
+    const role = peer.joinedAs;
     link.send({ type: 'JOIN', epoch: this.epoch, registerId, registerVersion: version, role });
   }
 
@@ -145,7 +173,7 @@ export class Primary {
     peer.phase = 'away';
     peer.sync?.stop();
     peer.sync = null;
-    peer.beats.clear();
+    this.rights.lost(peer.node);
     peer.nextAttemptMs = this.o.now() + this.o.times.retryMs;
     if (this.membership.counted.includes(peer.node)) {
       // While the epoch opens it may still come in time.
@@ -173,14 +201,19 @@ export class Primary {
         return this.refused(peer, message);
       case 'ACK':
         if (comparePositions(message.position, peer.acked) > 0) peer.acked = message.position;
+        this.o.reached('write:acknowledged');
         peer.sync?.targetHas(peer.acked);
         return this.commit();
       case 'ECHO':
-        return this.echo(peer, message.n, message.promiseMs);
+        return this.rights.promised(peer.node, message.n, message.promiseMs);
+      case 'ASK':
+        return this.asked(peer, message.n);
       case 'COPY_ACK':
         return peer.sync?.acknowledged(message.id);
       case 'FINISHED':
+        if (peer.phase !== 'syncing') return;
         peer.phase = 'adding';
+        this.o.reached('source:finished');
         return this.membership.add(peer.node, this.o.now());
     }
   }
@@ -196,13 +229,13 @@ export class Primary {
     if (peer.phase !== 'joining' || status.epoch !== this.epoch) return;
     if (`${peer.node}/${status.diskId}` !== peer.id)
       return this.failed(peer, 'it is another disk than the register names');
-    if (this.stage === 'gathering') {
-      peer.phase = 'joined';
-      peer.must = true;
-      peer.suspects = status.suspects;
-      return this.maybeOpen();
-    }
-    this.beginSync(peer, status);
+    if (peer.joinedAs === 'target') return this.beginSync(peer, status);
+    // It was asked as a member; the register may say otherwise by now.
+    if (this.stage !== 'gathering' || !this.inSync(peer)) return this.failed(peer, 'it comes too late');
+    peer.phase = 'joined';
+    peer.must = true;
+    peer.suspects = status.suspects;
+    this.maybeOpen();
   }
 
   // --- opening the epoch ------------------------------------------------------------------------------------------------
@@ -216,46 +249,26 @@ export class Primary {
       union.setRuns(this.o.store.peers.suspects().runs());
       for (const { suspects } of members) union.setRuns(suspects);
     }
-    if (union.count > MAX_GROUP_BLOCKS) {
+    const runs = planGroup(union, this.o.arena, this.o.store.uncommittedLimitBytes);
+    if (runs === null) {
+      this.o.log('too much may differ for a group: the members are brought back', { blocks: union.count });
       for (const { node } of members) this.membership.remove(node, this.o.now());
       return;
     }
     this.stage = 'opening';
-    void this.open(union);
-  }
-
-  /** Nobody else changes the volume meanwhile. */
-  private async open(union: DirtyBitmap): Promise<void> {
-    const { store } = this.o;
-    for (let at = 0; ;) {
-      const run = union.nextRun(at, RUN_BLOCKS);
-      if (run === null) break;
-      at = run.first + run.count;
-      const slot = await this.slot(run.count);
-      const error = await new Promise<HoldfastError | null>((resolve) =>
-        store.readBlocks(run.first, run.count, slot, (failure) => resolve(failure)),
-      );
-      if (this.over) return this.o.arena.release(slot);
-      if (error !== null) return this.end(`block ${run.first} and following cannot be read: ${error.message}`);
-      let hole = true;
-      for (let block = run.first; hole && block < at; block++) hole = store.isHole(block);
-      this.volume.log(hole ? RECORD_KINDS.ZERO : RECORD_KINDS.WRITE, run.first, run.count, slot, () => {});
-    }
-    const start = { absent: absentOf(this.membership.register), sessions: store.sessions.encode() };
-    const slot = await this.slot(1 + start.sessions.length);
-    if (this.over) return this.o.arena.release(slot);
-    encodeEpoch(start, slot.payload);
-    this.epochAt = this.volume.log(RECORD_KINDS.EPOCH, 0, 1 + start.sessions.length, slot, () => {});
-    this.holdUntil = this.epochAt;
-    this.commit();
-  }
-
-  private async slot(pages: number): Promise<Slot> {
-    for (;;) {
-      const slot = this.o.store.hasRoomForPeer(pages) ? this.o.arena.take(pages) : null;
-      if (slot !== null) return slot;
-      await new Promise<void>((resolve) => this.o.arena.whenFree(pages, resolve));
-    }
+    this.o.reached('promote:gathered');
+    const { store, arena, reached } = this.o;
+    const start = (): { absent: string[] } => ({ absent: absentOf(this.membership.register) });
+    logGroup({ store, arena, volume: this.volume, runs, start, over: () => this.over, reached }).then(
+      (epochAt) => {
+        if (epochAt === null || this.over) return;
+        this.epochAt = epochAt;
+        this.holdUntil = epochAt;
+        this.logConfigs();
+        this.commit();
+      },
+      (error: unknown) => this.end(`its own copy cannot be read: ${(error as Error).message}`),
+    );
   }
 
   private get over(): boolean {
@@ -265,6 +278,7 @@ export class Primary {
   // --- commit -----------------------------------------------------------------------------------------------------------
 
   private appended(record: LogRecord): void {
+    this.o.reached('write:appended');
     for (const peer of this.peers.values()) {
       if (peer.link === null || !peer.must) {
         peer.sync?.appended(record);
@@ -274,19 +288,25 @@ export class Primary {
       peer.link.send({ type: 'RECORD', bytes: record.bytes! }, () => this.volume.letGo(record));
       peer.sync?.appended(record);
     }
+    this.o.reached('write:sent');
   }
 
   private commit(): void {
-    if (this.stage === 'gathering' || this.over || this.epochAt === null) return;
+    if (this.stage === 'gathering' || this.over || this.epochAt === null || this.configs.waiting) return;
+    if (this.releaseAtMs > this.o.now()) return;
     let upTo = this.durable;
     for (const { must, acked } of this.peers.values()) if (must && comparePositions(acked, upTo) < 0) upTo = acked;
     if (this.holdUntil !== null) {
       if (comparePositions(upTo, this.holdUntil) < 0) return;
       this.holdUntil = null;
     }
-    if (comparePositions(upTo, this.o.store.committedPosition) > 0) this.volume.committed(upTo);
+    if (comparePositions(upTo, this.o.store.committedPosition) > 0) {
+      this.volume.committed(upTo);
+      this.o.reached('write:answered');
+    }
     if (this.stage === 'opening' && comparePositions(upTo, this.epochAt) >= 0) {
       this.stage = 'serving';
+      this.o.reached('promote:open');
       this.o.log('the epoch is open', { epoch: this.epoch, inSync: this.membership.register.inSync });
       this.o.serving(this.volume);
     }
@@ -299,8 +319,9 @@ export class Primary {
     for (const node of removed) {
       const peer = this.peers.get(node);
       if (peer === undefined) continue;
-      if (this.epochAt !== null) this.config({ action: 'absent', peer: peer.id, completeAfter: this.committed });
+      if (this.stage !== 'gathering') this.config({ action: 'absent', peer: peer.id, completeAfter: this.committed });
       peer.must = false;
+      this.releaseAtMs = Math.max(this.releaseAtMs, this.rights.grantedUntilMs(node));
       if (peer.phase !== 'away' && peer.phase !== 'connecting') this.failed(peer, 'it was removed');
     }
     for (const node of added) {
@@ -314,7 +335,7 @@ export class Primary {
     }
     if (this.stage === 'gathering') this.maybeOpen();
     else this.commit();
-    this.readsAgain();
+    this.rights.again();
   }
 
   private get committed(): Position {
@@ -323,57 +344,42 @@ export class Primary {
 
   /** Logs who is absent or present; nothing more is acknowledged until that is durable on all who must have it. */
   private config(change: ConfigChange): void {
-    const slot = this.o.arena.take(1);
-    if (slot === null) {
-      this.o.arena.whenFree(1, () => this.over || this.config(change));
-      return;
-    }
-    encodeConfig(change, slot.payload);
-    this.holdUntil = this.volume.log(RECORD_KINDS.CONFIG, 0, 1, slot, () => {});
+    this.configs.add(change);
+    this.logConfigs();
+  }
+
+  /** Behind the EPOCH record: what it says of the absent is older. */
+  private logConfigs(): void {
+    if (this.over || this.epochAt === null) return;
+    const at = this.configs.log();
+    if (at !== null) this.holdUntil = at;
+    this.commit();
   }
 
   // --- reading ----------------------------------------------------------------------------------------------------------
 
-  private echo(peer: Peer, n: number, promiseMs: number): void {
-    const sentAtMs = peer.beats.get(n);
-    if (sentAtMs === undefined) return;
-    for (const earlier of peer.beats.keys()) if (earlier <= n) peer.beats.delete(earlier);
-    const from = this.o.rules.rightFromSending ? sentAtMs : this.o.now();
-    peer.rightUntilMs = Math.max(peer.rightUntilMs, from + promiseMs * DRIFT);
-    this.readsAgain();
+  /** A member would answer reads itself. */
+  private asked(peer: Peer, n: number): void {
+    const sound = this.stage === 'serving' && peer.phase === 'joined' && peer.must && this.inSync(peer);
+    const ms =
+      sound && !this.membership.isRemoving(peer.node) ? this.rights.grant(peer.node, this.o.times.promiseMs) : 0;
+    peer.link?.send({ type: 'GRANT', n, ms, committed: this.committed });
   }
 
-  private get mayRead(): boolean {
-    if (!this.o.rules.needPromise) return true;
-    const nowMs = this.o.now();
-    return this.membership.counted.every((node) => node === this.o.node || this.peers.get(node)!.rightUntilMs > nowMs);
-  }
-
-  private rightToRead(done: Done): void {
-    if (this.over) done(new HoldfastError('NOT_PRIMARY', { operation: 'read' }));
-    else if (this.mayRead) done(null);
-    else this.waitingReads.push(done);
-  }
-
-  private readsAgain(): void {
-    if (this.waitingReads.length > 0 && this.mayRead) for (const done of this.waitingReads.splice(0)) done(null);
+  /** This machine slept: what was promised to it has run out. */
+  forgetRights(): void {
+    this.rights.forget();
   }
 
   // --- reintegration ----------------------------------------------------------------------------------------------------
 
   private beginSync(peer: Peer, status: Extract<Upstream, { type: 'STATUS' }>): void {
     const { store, rules } = this.o;
-    if (store.peers.of(peer.id) === null && !store.peers.begin(peer.id, { epoch: 0, seq: 0 })) {
+    if (!prepareBitmap(store, peer.id, status, rules.targetSuspects))
       return this.failed(peer, 'there is no bitmap left for it');
-    }
-    const known = store.peers.of(peer.id)!;
-    if (comparePositions(known.completeAfter, status.base) > 0 || known.completeAfter.epoch === 0)
-      known.bitmap.setAll();
-    if (rules.targetSuspects) known.bitmap.setRuns(status.suspects);
-    known.tracking = true;
     peer.phase = 'syncing';
     peer.acked = { epoch: 0, seq: 0 };
-    this.o.log('reintegration begins', { peer: peer.node, dirtyBlocks: known.bitmap.count });
+    this.o.log('reintegration begins', { peer: peer.node, dirtyBlocks: store.peers.of(peer.id)!.bitmap.count });
     const sync = new SyncSource({
       store,
       arena: this.o.arena,
@@ -386,26 +392,18 @@ export class Primary {
         peer.must = true;
         peer.acked = s0;
       },
-      finishing: () => {},
       failed: (reason) => this.failed(peer, reason),
+      reached: (point) => this.o.reached(point),
     });
     peer.sync = sync;
     sync.start();
   }
 
-  /** How the replicas stand, for `status`. */
-  status(): Array<{
-    node: string;
-    phase: PeerPhase;
-    acked: Position;
-    sync: ReturnType<() => SyncSource['progress']> | null;
-  }> {
-    return [...this.peers.values()].map(({ node, phase, acked, sync }) => ({
-      node,
-      phase,
-      acked,
-      sync: sync?.progress ?? null,
-    }));
+  /** How the other members stand, for `status`. */
+  status(): Array<{ node: string; phase: PeerPhase; acked: Position; sync: SyncProgress | null }> {
+    return [...this.peers.values()].map(({ node, phase, acked, sync }) => {
+      return { node, phase, acked, sync: sync?.progress ?? null };
+    });
   }
 
   // --- time -------------------------------------------------------------------------------------------------------------
@@ -415,12 +413,17 @@ export class Primary {
     const nowMs = this.o.now();
     const { times } = this.o;
     this.membership.tick(nowMs);
+    if (this.releaseAtMs > -Infinity && nowMs >= this.releaseAtMs) {
+      this.releaseAtMs = -Infinity;
+      this.commit();
+    }
     for (const peer of this.peers.values()) {
       const silentMs = nowMs - peer.heardAtMs;
       if (peer.link !== null && silentMs > times.suspicionMs)
         this.failed(peer, `silent for ${Math.round(silentMs)} ms`);
       if (peer.phase === 'connecting' && nowMs >= peer.nextAttemptMs) peer.phase = 'away';
       if (peer.phase === 'away' && nowMs >= peer.nextAttemptMs) this.again(peer, nowMs);
+      peer.sync?.advance();
     }
     if (nowMs >= this.nextBeatMs) {
       this.nextBeatMs = nowMs + times.heartbeatMs;
@@ -443,9 +446,10 @@ export class Primary {
     for (const peer of this.peers.values()) {
       if (peer.link === null || (peer.phase !== 'joined' && peer.phase !== 'syncing' && peer.phase !== 'adding'))
         continue;
-      peer.beats.set(n, nowMs);
+      this.rights.sent(peer.node, n, nowMs);
       peer.link.send({ type: 'BEAT', n, committed: this.committed });
     }
+    this.o.reached('mark:sent');
   }
 
   casSettled(result: CasOutcome): void {
@@ -483,7 +487,8 @@ export class Primary {
       peer.sync?.stop();
     }
     const error = new HoldfastError('NOT_PRIMARY', { operation: 'serve', detail: reason });
-    for (const done of this.waitingReads.splice(0)) done(error);
+    this.rights.end(error);
+    this.configs.end();
     this.o.over(reason);
   }
 }

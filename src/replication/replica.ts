@@ -12,6 +12,9 @@ import type { HoldfastError } from '../base/errors.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { ReplicaInfo } from '../storage/superblock.ts';
+import { BackupVolume } from './backup-volume.ts';
+import { Candidate, fromHex, strangeness, toHex } from './candidate.ts';
+import type { CrashPoint } from './crash-points.ts';
 import { Follower } from './follower.ts';
 import type { CasOutcome, GroupRegister } from './group-register.ts';
 import type { Downstream, PeerLink, PeerMessage, Upstream } from './peer-messages.ts';
@@ -30,6 +33,10 @@ export interface ReplicaPorts {
   compareAndSet(token: number, expectedVersion: number, next: GroupRegister): void;
   /** Clients may use this volume from now on; null: no longer, their connections are to be ended. */
   serve(volume: PrimaryVolume | null): void;
+  /** Clients may read from this backup; null: no longer. */
+  serveReads?(volume: BackupVolume | null): void;
+  /** A step that tests end the process at. */
+  reached?(point: CrashPoint): void;
   /** In [0, 1). */
   random(): number;
   log(message: string, fields?: object): void;
@@ -39,6 +46,11 @@ export interface ReplicaOptions {
   node: string;
   store: BlockStore;
   arena: Arena;
+  /**
+   * For what comes from a primary; default: the same. One of its own keeps two nodes that are each other's primary from
+   * waiting for each other's memory.
+   */
+  peerArena?: Arena;
   ports: ReplicaPorts;
   times?: Times;
   rules?: Rules;
@@ -52,24 +64,22 @@ export class Replica {
   role: Role = 'idle';
   primary: Primary | null = null;
   private readonly arena: Arena;
+  private readonly peerArena: Arena;
   private readonly ports: ReplicaPorts;
   private readonly times: Times;
   private readonly rules: Rules;
   private follower: Follower | null = null;
+  private backup: BackupVolume | null = null;
   /** The stream of the primary that is followed. */
   private upstream: PeerLink | null = null;
-  private register: GroupRegister | null = null;
-  /** Until then no promotion is sought. */
-  private promiseUntilMs: number;
-  private heardAtMs: number;
-  private patienceMs: number;
+  private readonly candidate: Candidate;
   private nextReadMs = 0;
-  /** Token of an attempt at promotion that has no outcome yet, and what it asked for. */
-  private seeking: { token: number; expectedVersion: number } | null = null;
-  /** An attempt against that version of the register had no answer: it may still take effect. */
-  private undecidedVersion: number | null = null;
   private nextToken = 1;
-  private nextSeekMs = 0;
+  /** Of the attempts that have no answer: at promotion, and of the present tenure. */
+  private seekToken = 0;
+  private tenureToken = 0;
+  /** Since when the follower has waited for memory. */
+  private blockedSinceMs: number | null = null;
   /** Changes of role follow one another. */
   private change: Promise<void> = Promise.resolve();
 
@@ -77,19 +87,29 @@ export class Replica {
     this.node = o.node;
     this.store = o.store;
     this.arena = o.arena;
+    this.peerArena = o.peerArena ?? o.arena;
     this.ports = o.ports;
     this.times = o.times ?? DEFAULT_TIMES;
     this.rules = o.rules ?? ALL_RULES;
-    const nowMs = this.ports.now();
-    // What this process promised before it was started anew is not known: as if it had just done so.
-    this.promiseUntilMs = this.rules.startUpWait ? nowMs + this.times.promiseMs : nowMs;
-    this.heardAtMs = this.rules.startUpWait ? nowMs : -Infinity;
-    this.patienceMs = this.drawPatience();
+    const { node, store, times, rules } = this;
+    this.candidate = new Candidate({
+      node,
+      store,
+      times,
+      rules,
+      now: () => this.ports.now(),
+      random: () => this.ports.random(),
+      log: (message, fields) => this.ports.log(message, fields),
+      reached: (point) => this.reached(point),
+      isIdle: () => this.role === 'idle',
+      readRegister: () => this.ports.readRegister(),
+      compareAndSet: (version, next) => {
+        this.seekToken = this.nextToken++;
+        this.ports.compareAndSet(this.seekToken, version, next);
+      },
+      won: (register) => this.promote(register),
+    });
     this.follow();
-  }
-
-  private drawPatience(): number {
-    return this.times.suspicionMs * (1 + this.ports.random() / 4);
   }
 
   get epoch(): number {
@@ -102,23 +122,40 @@ export class Replica {
   private transition(work: () => Promise<void>): void {
     this.change = this.change
       .then(async () => {
-        if (this.role === 'stopped') return;
+        if (this.isStopped) return;
         this.role = 'changing';
         await work();
       })
       .catch((error: unknown) => this.stop(`a change of role failed: ${String(error)}`));
   }
 
+  /** To be asked behind each wait of a change. */
+  private get isStopped(): boolean {
+    return this.role === 'stopped';
+  }
+
   /** A follower's journal on a store that is settled. */
   private follow(): void {
-    this.follower = new Follower(this.store, this.arena, {
-      durable: (position) => this.tell({ type: 'ACK', position }),
-      copied: (id) => this.tell({ type: 'COPY_ACK', id }),
+    this.follower = new Follower(this.store, this.peerArena, {
+      durable: (position) => {
+        this.reached('follow:durable');
+        this.tell({ type: 'ACK', position });
+        this.reached('follow:acknowledged');
+      },
+      copied: (id) => {
+        this.reached('target:copied');
+        this.tell({ type: 'COPY_ACK', id });
+      },
+      reached: (point) => this.reached(point),
       finished: () => this.finishSync(),
       refused: (error) => this.dropUpstream(error.message),
       failed: (error) => this.stop(error.message),
     });
     this.role = 'idle';
+  }
+
+  private reached(point: CrashPoint): void {
+    this.ports.reached?.(point);
   }
 
   private tell(message: Upstream): void {
@@ -129,14 +166,41 @@ export class Replica {
     if (this.upstream === null) return;
     this.ports.log('the stream of the primary ends', { from: this.upstream.node, reason });
     this.upstream.close();
+    this.unfollow();
+  }
+
+  private unfollow(): void {
     this.upstream = null;
+    this.endBackup();
     if (this.role === 'following') this.role = 'idle';
+  }
+
+  private endBackup(): void {
+    if (this.backup === null) return;
+    this.backup.end();
+    this.backup = null;
+    this.ports.serveReads?.(null);
+  }
+
+  /** Reads may be answered here once the primary grants it. */
+  private beginBackup(link: PeerLink): void {
+    const { store, arena, follower } = this;
+    this.backup = new BackupVolume({
+      store,
+      arena,
+      follower: follower!,
+      primary: link.node,
+      now: () => this.ports.now(),
+      ask: (n) => link.send({ type: 'ASK', n }),
+    });
+    this.ports.serveReads?.(this.backup);
   }
 
   private async settle(): Promise<void> {
     const { follower, primary } = this;
     this.follower = null;
     this.primary = null;
+    this.endBackup();
     if (primary !== null) {
       this.ports.serve(null);
       primary.volume.close();
@@ -149,11 +213,7 @@ export class Replica {
   }
 
   private update(change: { epoch?: number; replica?: Partial<ReplicaInfo> }): Promise<void> {
-    const { epoch, replica } = change;
-    return this.store.update({
-      ...(epoch !== undefined && { epoch }),
-      ...(replica !== undefined && { replica: { ...this.store.replica, ...replica } }),
-    });
+    return this.store.update(change);
   }
 
   // --- streams ----------------------------------------------------------------------------------------------------------
@@ -166,10 +226,8 @@ export class Replica {
 
   /** A stream has ended; null: it could not be opened. */
   closed(node: string, link: PeerLink | null): void {
-    if (link !== null && link === this.upstream) {
-      this.upstream = null;
-      if (this.role === 'following') this.role = 'idle';
-    } else this.primary?.closed(node, link);
+    if (link !== null && link === this.upstream) this.unfollow();
+    else this.primary?.closed(node, link);
   }
 
   received(link: PeerLink, message: PeerMessage): void {
@@ -187,6 +245,10 @@ export class Replica {
       case 'RESIGNED':
         if (link === this.upstream && message.epoch === this.store.epoch) this.takeOver();
         return;
+      case 'GRANT':
+        if (link !== this.upstream) return;
+        this.follower?.commit(message.committed);
+        return this.backup?.granted(message.n, message.ms);
       case 'BEAT':
         if (link === this.upstream) this.beat(link, message);
         return;
@@ -207,14 +269,22 @@ export class Replica {
       return refuse(`it is ${this.store.health === 'good' ? state : this.store.health}`);
     }
     // Its epoch was looked at above.
-    const strange = this.strangeness(message.registerId, message.registerVersion, Infinity);
+    const strange = strangeness(this.store, message.registerId, message.registerVersion, Infinity);
     if (strange !== null) return refuse(strange);
     this.dropUpstream('another one came');
     this.primary?.end(`${link.node} is primary of epoch ${epoch}`);
     this.upstream = link;
-    this.heardAtMs = this.ports.now();
+    this.candidate.heard();
     this.transition(async () => {
       await this.settle();
+      if (this.isStopped) return;
+      // Looked at again: this node may have promised itself elsewhere, or have won an epoch, while this waited.
+      if (epoch < this.store.epoch && this.rules.refuseOldEpoch) {
+        this.follow();
+        refuse('promised to a later epoch');
+        if (this.upstream === link) this.dropUpstream('it is of an older epoch');
+        return;
+      }
       const { replica } = this.store;
       const sound = this.store.health === 'good';
       // Of a damaged disk nothing is known to be right.
@@ -225,42 +295,31 @@ export class Replica {
         this.store.marks.dropAll();
         await this.update({ epoch, replica: { ...known, state: 'syncing', base, groupEpoch: epoch } });
       } else if (epoch > this.store.epoch) await this.update({ epoch, replica: known });
+      if (this.isStopped) return;
+      if (role === 'target') this.reached('target:joined');
       this.follow();
       if (this.upstream !== link) return;
       this.role = 'following';
-      this.heardAtMs = this.ports.now();
+      if (role === 'member') this.beginBackup(link);
+      this.candidate.heard();
       const suspects = this.store.peers.suspects().runs();
       const { state } = this.store.replica;
-      const diskId = hex(this.store.diskId);
+      const diskId = toHex(this.store.diskId);
       const { lastPosition: last } = this.store;
       link.send({ type: 'STATUS', epoch, diskId, state, base, last, suspects });
     });
   }
 
-  /** Whether a register cannot be the one that this disk belongs to: nothing is done on its word then. */
-  private strangeness(registerId: string, version: number, epoch: number): string | null {
-    const { replica } = this.store;
-    const own = hex(replica.registerId);
-    if (/[1-9a-f]/.test(own) && own !== registerId) return `its register is ${own}, not ${registerId}`;
-    if (version < replica.registerVersion) return `the register was at version ${replica.registerVersion} before`;
-    return epoch < this.store.epoch ? `the register was at epoch ${this.store.epoch} before` : null;
-  }
-
   private beat(link: PeerLink, { n, committed }: Extract<Downstream, { type: 'BEAT' }>): void {
-    const nowMs = this.ports.now();
-    this.heardAtMs = nowMs;
-    this.patienceMs = this.drawPatience();
+    this.candidate.heard();
     this.follower?.commit(committed);
-    if (this.rules.noPromiseWhileSeeking && (this.seeking !== null || this.undecidedVersion !== null)) return;
-    this.promiseUntilMs = Math.max(this.promiseUntilMs, nowMs + this.times.promiseMs);
-    link.send({ type: 'ECHO', n, promiseMs: this.times.promiseMs });
+    if (this.candidate.promise()) link.send({ type: 'ECHO', n, promiseMs: this.times.promiseMs });
   }
 
   /** The primary has resigned: what was promised to it is void, and there is nothing to wait for. */
   private takeOver(): void {
     this.dropUpstream('it has resigned');
-    this.promiseUntilMs = -Infinity;
-    this.heardAtMs = -Infinity;
+    this.candidate.release();
     this.nextReadMs = 0;
     this.ports.readRegister();
   }
@@ -278,9 +337,13 @@ export class Replica {
     const link = this.upstream;
     const base: Position = this.store.lastPosition;
     this.store.peers.clearSuspect();
-    void this.store.update({ replica: { ...this.store.replica, state: 'in-sync', base }, ...SOUND }).then(
+    void this.store.update({ replica: { state: 'in-sync', base }, ...SOUND }).then(
       () => {
-        if (link !== null && link === this.upstream) link.send({ type: 'FINISHED' });
+        if (link === null || link !== this.upstream) return;
+        this.reached('target:in-sync');
+        link.send({ type: 'FINISHED' });
+        // Grants are given once the register has it in sync.
+        if (this.backup === null) this.beginBackup(link);
       },
       (error: HoldfastError) => this.stop(error.message),
     );
@@ -290,80 +353,28 @@ export class Replica {
 
   /** The register as it is, read or watched. */
   learn(register: GroupRegister): void {
-    if (this.role === 'stopped' || (this.register !== null && register.version < this.register.version)) return;
-    // A primary that is new gets the time to make itself heard.
-    if (this.register !== null && register.epoch > this.register.epoch) this.heardAtMs = this.ports.now();
-    this.register = register;
-    if (this.undecidedVersion !== null && register.version > this.undecidedVersion) {
-      this.undecidedVersion = null;
-      // It did take effect, and nobody has changed the register since.
-      if (this.role === 'idle' && register.primary === this.node && register.epoch > this.store.epoch) {
-        return this.promote(register);
-      }
-    }
+    if (this.isStopped || !this.candidate.learn(register)) return;
     this.primary?.learn(register);
-    this.maybeSeek();
-    this.maybeDecide();
-  }
-
-  private maybeSeek(): void {
-    const { register } = this;
-    const nowMs = this.ports.now();
-    if (register === null || this.role !== 'idle' || this.seeking !== null || nowMs < this.nextSeekMs) return;
-    if (nowMs - this.heardAtMs < this.patienceMs || nowMs < this.promiseUntilMs) return;
-    const { inSync } = register;
-    const own = register.members.find(({ node }) => node === this.node);
-    if (own?.diskId !== hex(this.store.diskId)) return;
-    if (this.rules.promoteInSyncOnly && (!inSync.includes(this.node) || this.store.replica.state !== 'in-sync')) return;
-    if (this.store.health !== 'good') return;
-    const strange = this.strangeness(register.registerId, register.version, register.epoch);
-    if (strange !== null) {
-      this.nextSeekMs = nowMs + STRANGE_MS;
-      return this.ports.log('the register is not to be trusted', { reason: strange });
-    }
-    const stays = inSync.filter((node) => node === this.node || node !== register.primary);
-    const next = { ...register, primary: this.node, inSync: stays.includes(this.node) ? stays : [...stays, this.node] };
-    next.epoch = Math.max(register.epoch, this.store.epoch) + (this.rules.newEpoch ? 1 : 0);
-    this.ports.log('seeking promotion', { epoch: next.epoch, version: register.version, inSync: next.inSync });
-    this.seek(register.version, next);
-  }
-
-  /** An attempt without an answer is decided by one more on the same version, with the content as it is. */
-  private maybeDecide(): void {
-    const { register } = this;
-    if (this.undecidedVersion === null || this.seeking !== null || this.ports.now() < this.nextSeekMs) return;
-    if (register?.version === this.undecidedVersion) this.seek(register.version, register);
-  }
-
-  private seek(expectedVersion: number, next: GroupRegister): void {
-    const token = this.nextToken++;
-    this.seeking = { token, expectedVersion };
-    this.ports.compareAndSet(token, expectedVersion, next);
+    this.candidate.consider();
   }
 
   casSettled(token: number, result: CasOutcome): void {
-    if (this.role === 'stopped') return;
-    if (this.seeking === null || this.seeking.token !== token) return this.primary?.casSettled(result);
-    const { expectedVersion } = this.seeking;
-    this.seeking = null;
-    if (result.outcome === 'unknown') {
-      this.undecidedVersion = expectedVersion;
-      this.nextSeekMs = this.ports.now() + this.times.retryMs;
-      return this.ports.readRegister();
-    }
-    const { register } = result;
-    this.undecidedVersion = null;
-    this.register = register;
-    if (register.primary === this.node && register.epoch > this.store.epoch) this.promote(register);
+    if (this.isStopped) return;
+    if (token === this.seekToken) this.candidate.settled(result);
+    // The answer to an attempt of an earlier tenure says nothing to this one.
+    else if (token === this.tenureToken) this.primary?.casSettled(result);
   }
 
   private promote(register: GroupRegister): void {
     this.transition(async () => {
       this.dropUpstream('this node is primary now');
       await this.settle();
+      if (this.isStopped) return;
       if (register.epoch < this.store.epoch) return this.follow();
+      this.reached('promote:won');
       const known = { registerId: fromHex(register.registerId), registerVersion: register.version };
       await this.update({ epoch: register.epoch, replica: known });
+      if (this.isStopped) return;
       this.role = 'primary';
       this.primary = new Primary({
         node: this.node,
@@ -374,7 +385,11 @@ export class Replica {
         rules: this.rules,
         now: () => this.ports.now(),
         connect: (node) => this.ports.connect(node),
-        compareAndSet: (version, next) => this.ports.compareAndSet(this.nextToken++, version, next),
+        compareAndSet: (version, next) => {
+          this.tenureToken = this.nextToken++;
+          this.ports.compareAndSet(this.tenureToken, version, next);
+        },
+        reached: (point) => this.reached(point),
         serving: (volume) => this.ports.serve(volume),
         over: (reason) => this.deposed(reason),
         log: (message, fields) => this.ports.log(message, fields),
@@ -387,10 +402,10 @@ export class Replica {
     this.ports.serve(null);
     if (this.store.failed !== null) return this.stop(reason);
     if (this.role !== 'primary') return;
-    this.heardAtMs = this.ports.now();
+    this.candidate.heard();
     this.transition(async () => {
       await this.settle();
-      this.follow();
+      if (!this.isStopped) this.follow();
     });
   }
 
@@ -401,13 +416,38 @@ export class Replica {
     if (this.role === 'stopped') return;
     const nowMs = this.ports.now();
     this.primary?.tick();
-    if (this.role === 'following' && nowMs - this.heardAtMs > this.patienceMs) {
-      this.dropUpstream(`nothing was heard for ${Math.round(nowMs - this.heardAtMs)} ms`);
+    this.backup?.tick();
+    this.dropIfBlocked(nowMs);
+    const { silentMs } = this.candidate;
+    if (this.role === 'following' && this.candidate.isImpatient) {
+      this.dropUpstream(`nothing was heard for ${Math.round(silentMs)} ms`);
     }
-    if (nowMs >= this.nextReadMs && (this.role !== 'following' || this.undecidedVersion !== null)) {
+    if (nowMs >= this.nextReadMs && (this.role !== 'following' || this.candidate.isUndecided)) {
       this.nextReadMs = nowMs + this.times.retryMs;
       this.ports.readRegister();
     }
+  }
+
+  /**
+   * A primary that sends more than there is memory for is left: it goes on without this member, which is brought back.
+   * To wait on could be for ever: its memory may be held by what waits for this member.
+   */
+  private dropIfBlocked(nowMs: number): void {
+    if (this.follower?.isBlocked !== true) this.blockedSinceMs = null;
+    else if (this.blockedSinceMs === null) this.blockedSinceMs = nowMs;
+    else if (nowMs - this.blockedSinceMs > BLOCKED_MS) {
+      this.blockedSinceMs = null;
+      this.dropUpstream('there was no memory, or no room in the journal, for what it sent');
+    }
+  }
+
+  /**
+   * The clock stood still or jumped (the machine was suspended): what was promised to this node may have run out. What
+   * it has promised itself runs on: longer than it need.
+   */
+  forgetRights(): void {
+    this.primary?.forgetRights();
+    this.backup?.forgetRights();
   }
 
   /** For good: the store has failed, or the process is to end. */
@@ -420,21 +460,12 @@ export class Replica {
     this.follower?.stop();
     this.upstream?.close();
     this.upstream = null;
+    this.endBackup();
     this.ports.serve(null);
   }
 }
 
 /** Every block came from a replica in sync, or was equal to it. */
 const SOUND = { health: 'good', healthReason: '' } as const;
-/** How often it is said that the register is strange. */
-const STRANGE_MS = 10_000;
-
-function fromHex(text: string): Uint8Array {
-  return Uint8Array.from({ length: 16 }, (_, i) => parseInt(text.slice(2 * i, 2 * i + 2), 16) || 0);
-}
-
-function hex(bytes: Uint8Array): string {
-  let text = '';
-  for (const byte of bytes) text += byte.toString(16).padStart(2, '0');
-  return text;
-}
+/** A follower that can take nothing for so long lets its primary go on without it. */
+const BLOCKED_MS = 10_000;

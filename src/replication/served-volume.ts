@@ -92,6 +92,11 @@ export interface ServedVolume {
   ): void;
   /** Waits for what was called before it. */
   flush(done: Done): void;
+  /**
+   * Calls back once what follows in the same turn may be answered: `extents`, `marks` and `changes` are reads, which a
+   * primary answers only while it has the right to. They throw BUSY without it.
+   */
+  whenReadable(done: Done): void;
   /** At most `limit` extents; the range may be covered only in part, never empty. Synchronous: from the tables. */
   extents(offsetBytes: number, lengthBytes: number, limit: number): Extent[];
 

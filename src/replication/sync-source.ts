@@ -8,13 +8,14 @@
  * of a record that covers the block, and only if the block was not written since; the finish comes when no bit is set,
  * no copy is under way, and everything before the barrier is committed.
  */
-import { type Position, comparePositions } from '../base/position.ts';
+import { ORIGIN, type Position, comparePositions } from '../base/position.ts';
 import { MAX_IO_BLOCKS } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 import { isControl } from '../storage/record.ts';
-import type { PeerLink } from './peer-messages.ts';
+import type { CrashPoint } from './crash-points.ts';
+import type { PeerLink, Runs } from './peer-messages.ts';
 import type { PrimaryVolume } from './primary-volume.ts';
 import type { Rules } from './rules.ts';
 import type { LogRecord } from './store.ts';
@@ -38,10 +39,28 @@ export interface SyncSourceParts {
   others: () => string[];
   /** From the next record on the target must acknowledge. */
   raised: (s0: Position) => void;
-  /** The target was told to be in sync. */
-  finishing: () => void;
   /** The source cannot read what it should copy. */
   failed: (reason: string) => void;
+  reached: (point: CrashPoint) => void;
+}
+
+/**
+ * Makes the bitmap of a target say all that it may lack.
+ * @param status what it says of itself
+ * @returns false if there is no bitmap left for it
+ */
+export function prepareBitmap(
+  store: BlockStore,
+  peer: string,
+  status: { base: Position; suspects: Runs },
+  targetSuspects: boolean,
+): boolean {
+  if (store.peers.of(peer) === null && !store.peers.begin(peer, ORIGIN)) return false;
+  const known = store.peers.of(peer)!;
+  if (comparePositions(known.completeAfter, status.base) > 0 || known.completeAfter.epoch === 0) known.bitmap.setAll();
+  if (targetSuspects) known.bitmap.setRuns(status.suspects);
+  known.tracking = true;
+  return true;
 }
 
 interface Copy {
@@ -89,6 +108,7 @@ export class SyncSource {
   }
 
   start(): void {
+    this.o.reached('source:begin');
     this.pump();
   }
 
@@ -178,6 +198,7 @@ export class SyncSource {
     this.o.link.send({ type: 'COPY', id, firstBlock: first, blockCount: count, payload }, () => {
       this.o.arena.release(slot);
     });
+    this.o.reached('source:copy');
   }
 
   acknowledged(id: number): void {
@@ -224,11 +245,12 @@ export class SyncSource {
     const { drainCopies, drainRecords } = this.o.rules;
     if (drainCopies && (this.copies.size > 0 || this.bitmap.count > 0)) return;
     if (!drainCopies && this.nextRun() !== null) return;
-    if (drainRecords && comparePositions(this.o.store.committedPosition, this.s0) < 0) return;
+    // Applied, not only committed: the session table has what is applied.
+    if (drainRecords && comparePositions(this.o.store.settledPosition, this.s0) < 0) return;
     this.phase = 'finishing';
     const committed = this.o.store.committedPosition;
     this.o.link.send({ type: 'FINISH', committed, sessions: this.o.store.sessions.encode() });
-    this.o.finishing();
+    this.o.reached('source:finish');
   }
 
   private pumpAgain(): void {
@@ -255,6 +277,7 @@ export class SyncSource {
       const runs = store.marks.bitmap(name)!.runs();
       link.send({ type: 'HANDOVER', of: 'mark', name, position, runs });
     }
+    this.o.reached('source:barrier');
     this.pump();
   }
 }

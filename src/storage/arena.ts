@@ -44,6 +44,11 @@ const CLASSES = [
   { pages: MAX_IO_BLOCKS, share: 0.45 },
 ] as const;
 
+function sharedMemory(pages: number): SharedArrayBuffer {
+  // A WebAssembly memory is page-aligned, which a SharedArrayBuffer is not promised to be.
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer;
+}
+
 export class Arena {
   /** Shared, so that worker threads see the same bytes. */
   readonly memory: SharedArrayBuffer;
@@ -53,16 +58,15 @@ export class Arena {
   private readonly total: number[];
   private waking = false;
 
-  constructor(sizeBytes: number) {
+  /** @param from memory that another arena leaves free, from that byte on */
+  constructor(sizeBytes: number, from?: { memory: SharedArrayBuffer; base: number }) {
     const pages = Math.ceil(sizeBytes / 65536);
-    // A WebAssembly memory is page-aligned, which a SharedArrayBuffer is not promised to be.
-    const wasm = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-    this.memory = wasm.buffer;
+    this.memory = from?.memory ?? sharedMemory(pages);
     this.sizeBytes = pages * 65536;
     this.free = CLASSES.map(() => []);
     this.waiting = CLASSES.map(() => []);
     this.total = CLASSES.map(() => 0);
-    let base = 0;
+    let base = from?.base ?? 0;
     CLASSES.forEach(({ pages: slotPages, share }, index) => {
       const slotBytes = HEADER_ROOM_BYTES + slotPages * BLOCK_BYTES;
       const count = Math.floor((this.sizeBytes * share) / slotBytes);
@@ -73,6 +77,13 @@ export class Arena {
       this.total[index] = count;
       this.free[index]!.reverse();
     });
+  }
+
+  /** Two arenas in one memory: what is taken from one is never missing in the other. */
+  static pair(firstBytes: number, secondBytes: number): [Arena, Arena] {
+    const round = (bytes: number): number => Math.ceil(bytes / 65536) * 65536;
+    const memory = sharedMemory((round(firstBytes) + round(secondBytes)) / 65536);
+    return [new Arena(firstBytes, { memory, base: 0 }), new Arena(secondBytes, { memory, base: round(firstBytes) })];
   }
 
   private classOf(pages: number): number {
@@ -126,6 +137,12 @@ export class Arena {
   freeShare(pages: number): number {
     const index = this.classOf(pages);
     return this.free[index]!.length / this.total[index]!;
+  }
+
+  /** Of what class the slots for so many blocks are, and how many there are of it. */
+  slotsFor(pages: number): { classIndex: number; total: number } {
+    const classIndex = this.classOf(pages);
+    return { classIndex, total: this.total[classIndex]! };
   }
 
   /** Slots in use, for tests and status. */

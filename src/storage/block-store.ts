@@ -12,7 +12,7 @@ import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
-import { Checkpoints } from './checkpoint.ts';
+import { Checkpoints, type SuperblockChange } from './checkpoint.ts';
 import type { Files } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
 import { type Layout, PAGE_BYTES } from './layout.ts';
@@ -70,6 +70,8 @@ export class BlockStore implements ReplicatedStore {
   private appliedTail: JournalTail;
   private appliedPosition: Position;
   private readonly uncommitted = new Uncommitted();
+  /** Of the newest EPOCH record that was appended. */
+  private epochAppended = 0;
   private wantsRoom = false;
   private parked: Array<{ record: LogRecord; done: (error: HoldfastError | null) => void }> = [];
   /** Blocks that are owed zeros. */
@@ -223,6 +225,11 @@ export class BlockStore implements ReplicatedStore {
     return room;
   }
 
+  /** So many bytes of records may be uncommitted at a time. */
+  get uncommittedLimitBytes(): number {
+    return this.layout.uncommittedBytes;
+  }
+
   reserve(payloadBlocks: number): void {
     this.uncommitted.reserve(payloadBlocks);
   }
@@ -239,6 +246,7 @@ export class BlockStore implements ReplicatedStore {
       this.last = { epoch: record.epoch, seq: record.seq };
       this.uncommitted.appended(this.last, hasPayload(record.kind) ? record.blockCount : 0);
     }
+    if (record.kind === RECORD_KINDS.EPOCH) this.epochAppended = record.epoch;
     this.tables.noteAppended(record, record.slot.payload, this.committed);
     this.journal.append(record);
   }
@@ -275,7 +283,7 @@ export class BlockStore implements ReplicatedStore {
   apply(record: LogRecord, done: (error: HoldfastError | null) => void): void {
     assert(isLocal(record.kind) || comparePositions(record, this.mayApply) <= 0, 'only what is committed is applied');
     assert(this.batchOf.has(record), 'only what is durable is applied');
-    if (!writesBlocks(record.kind)) {
+    if (!writesBlocks(record.kind) || !this.counts(record)) {
       queueMicrotask(() => this.applied(record, done));
       return;
     }
@@ -297,11 +305,22 @@ export class BlockStore implements ReplicatedStore {
     });
   }
 
+  /**
+   * The records that open an epoch count together or not at all: one whose EPOCH record never came here has no effect,
+   * as a recovery would have it. Its blocks stay suspect.
+   */
+  private counts({ kind, epoch }: LogRecord): boolean {
+    if (isLocal(kind) || epoch <= this.epochAppended) return true;
+    const { state, groupEpoch } = this.checkpoints.superblock.replica;
+    return state === 'solo' || epoch <= Math.max(groupEpoch, this.checkpoints.groupEpoch);
+  }
+
   private applied(record: LogRecord, done: (error: HoldfastError | null) => void): void {
     if (this.failure !== null) return done(this.failure);
-    if (isControl(record.kind)) this.tables.applyControl(record, record.slot.payload);
+    const counts = this.counts(record);
+    if (counts && isControl(record.kind)) this.tables.applyControl(record, record.slot.payload, this.committed);
     if (record.kind === RECORD_KINDS.EPOCH) this.checkpoints.groupEpoch = record.epoch;
-    if (!isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
+    if (counts && !isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
     this.appliedRecords++;
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);
@@ -413,10 +432,11 @@ export class BlockStore implements ReplicatedStore {
   /** The next record is the one behind `position`: what lies before it came as copies. */
   skipTo(position: Position): void {
     this.last = this.durablePosition = { epoch: position.epoch, seq: position.seq };
+    this.tables.peers.beginsAt = this.last;
   }
 
   /** Writes a superblock with that change, durably, with all that is applied. */
-  async update(change: Partial<Pick<Superblock, 'epoch' | 'replica' | 'health' | 'healthReason'>>): Promise<void> {
+  async update(change: Pick<SuperblockChange, 'epoch' | 'replica' | 'health' | 'healthReason'>): Promise<void> {
     await this.checkpoints.update(change);
   }
 

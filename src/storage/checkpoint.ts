@@ -27,6 +27,9 @@ export interface Standing {
   last: Position;
 }
 
+/** Of the replica's fields those that are given; the others stay what they are when it is written. */
+export type SuperblockChange = Partial<Omit<Superblock, 'replica'>> & { replica?: Partial<ReplicaInfo> };
+
 export interface CheckpointsParts {
   files: Files;
   layout: Layout;
@@ -107,15 +110,16 @@ export class Checkpoints {
     return this.running ?? this.begin({});
   }
 
-  /** One of its own, whose superblock says something new. */
-  async update(change: Partial<Superblock>): Promise<void> {
-    await this.over();
+  /** One of its own, whose superblock says something new. Calls follow one another. */
+  async update(change: SuperblockChange): Promise<void> {
+    // Looked at again behind each wait, with nothing in between: of several that waited one begins.
+    while (this.running !== null) await this.running.catch(() => {});
     const failure = this.o.failure();
     if (failure !== null) throw failure;
     await this.begin(change);
   }
 
-  private begin(change: Partial<Superblock>): Promise<void> {
+  private begin(change: SuperblockChange): Promise<void> {
     const run = this.make(change).finally(() => {
       this.running = null;
       this.maybe();
@@ -130,13 +134,13 @@ export class Checkpoints {
   }
 
   /** The last one. */
-  async close(change: Partial<Superblock>): Promise<void> {
+  async close(change: SuperblockChange): Promise<void> {
     this.closed = true;
     await this.over();
     if (this.o.failure() === null) await this.make(change);
   }
 
-  private async make(change: Partial<Superblock>): Promise<void> {
+  private async make({ replica, ...change }: SuperblockChange): Promise<void> {
     const { files, tables, meta, journal } = this.o;
     const { tail } = this.o.standing();
     const sessions = tables.takeSessions();
@@ -153,7 +157,7 @@ export class Checkpoints {
         last,
         headBatchNo: journal.durableBatchNo,
         ...change,
-        replica: this.withGroup(change.replica ?? this.superblock.replica),
+        replica: this.withGroup({ ...this.superblock.replica, ...replica }),
         bitmaps: tables.bitmapUses(this.superblock.bitmaps),
         sequence: this.superblock.sequence + 1,
       };

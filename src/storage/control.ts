@@ -19,9 +19,17 @@ export interface ConfigChange {
 export interface EpochStart {
   /** Members outside inSync: whoever has no bitmap for one makes it. */
   absent: string[];
+  /** The marks that there are from here on. */
+  marks: Array<{ name: string; position: Position }>;
   /** Page bodies of the session table that holds from here on. */
   sessions: Uint8Array[];
 }
+
+/** In an EPOCH record's first block: counts, names of the absent, then the marks. */
+const MAX_EPOCH_ABSENT = 8;
+const MAX_EPOCH_MARKS = 16;
+const MARKS_AT = 64 * (1 + MAX_EPOCH_ABSENT);
+const MARK_BYTES = 16 + 64;
 
 const ABSENT = 1;
 const PRESENT = 2;
@@ -50,12 +58,19 @@ export function epochBlocks({ sessions }: EpochStart): number {
   return 1 + sessions.length;
 }
 
-export function encodeEpoch({ absent, sessions }: EpochStart, into: Uint8Array): void {
+export function encodeEpoch({ absent, marks, sessions }: EpochStart, into: Uint8Array): void {
   const view = viewOf(into);
   into.fill(0, 0, BLOCK_BYTES * (1 + sessions.length));
   view.setUint8(0, absent.length);
   view.setUint8(1, sessions.length);
+  view.setUint8(2, marks.length);
   absent.forEach((peer, i) => putText(into, 64 * (1 + i), peer));
+  marks.forEach(({ name, position }, i) => {
+    const at = MARKS_AT + MARK_BYTES * i;
+    putNumber(view, at, position.epoch);
+    putNumber(view, at + 8, position.seq);
+    putText(into, at + 16, name);
+  });
   sessions.forEach((body, i) => into.set(body.subarray(0, PAGE_BODY_BYTES), BLOCK_BYTES * (1 + i)));
 }
 
@@ -63,13 +78,18 @@ export function encodeEpoch({ absent, sessions }: EpochStart, into: Uint8Array):
 export function decodeEpoch(bytes: Uint8Array): EpochStart | null {
   const view = viewOf(bytes);
   const count = view.getUint8(1);
-  if (view.getUint8(0) > 8 || bytes.length < BLOCK_BYTES * (1 + count)) return null;
+  if (view.getUint8(0) > MAX_EPOCH_ABSENT || view.getUint8(2) > MAX_EPOCH_MARKS) return null;
+  if (bytes.length < BLOCK_BYTES * (1 + count)) return null;
   const absent = Array.from({ length: view.getUint8(0) }, (_, i) => getText(bytes, 64 * (1 + i)));
   const sessions = Array.from({ length: count }, (_, i) => {
     const at = BLOCK_BYTES * (1 + i);
     return bytes.slice(at, at + PAGE_BODY_BYTES);
   });
-  return { absent, sessions };
+  const marks = Array.from({ length: view.getUint8(2) }, (_, i) => {
+    const at = MARKS_AT + MARK_BYTES * i;
+    return { name: getText(bytes, at + 16), position: { epoch: getNumber(view, at), seq: getNumber(view, at + 8) } };
+  });
+  return { absent, marks, sessions };
 }
 
 function viewOf(bytes: Uint8Array): DataView {

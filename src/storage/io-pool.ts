@@ -19,6 +19,8 @@ const INLINE_PER_TURN = 64;
 export interface IoPoolOptions {
   /** Memory for requests under way; default 96 MiB. */
   arenaBytes?: number;
+  /** As much again for what other nodes send. */
+  peers?: boolean;
   /** Threads that read and apply; default 2. */
   ioThreads?: number;
   onLost: (error: HoldfastError) => void;
@@ -34,6 +36,8 @@ const DEFAULT_ARENA_BYTES = 96 * 1024 * 1024;
 
 export class IoPool {
   readonly arena: Arena;
+  /** For what other nodes send, if this one has replicas. */
+  readonly peerArena: Arena | null;
   /** Reads and applies. */
   readonly io: IoRing;
   /** Journal batches and their syncs: one worker. */
@@ -52,7 +56,8 @@ export class IoPool {
 
   constructor(options: IoPoolOptions) {
     const ioThreads = options.ioThreads ?? 2;
-    this.arena = new Arena(options.arenaBytes ?? DEFAULT_ARENA_BYTES);
+    const bytes = options.arenaBytes ?? DEFAULT_ARENA_BYTES;
+    [this.arena, this.peerArena] = options.peers ? Arena.pair(bytes, bytes) : [new Arena(bytes), null];
     this.io = new IoRing(1024, 1);
     this.journal = new IoRing(4, MAX_BATCH_RECORDS + 4);
     this.sync = new IoRing(16, 1);

@@ -153,6 +153,27 @@ export class Marks {
     Object.assign(slot, { state: 'active', name, position: { epoch: position.epoch, seq: position.seq } });
   }
 
+  /**
+   * An epoch begins with these marks: others were never committed and are gone; one that is not here, or is another of
+   * the same name, counts everything as changed, because nobody here can vouch for what it missed.
+   */
+  reconcile(marks: ReadonlyArray<{ name: string; position: Position }>): void {
+    for (const slot of this.slots) {
+      if (slot.state === 'free') continue;
+      const meant = marks.find(({ name }) => name === slot.name);
+      if (meant !== undefined && comparePositions(meant.position, slot.position) === 0) slot.state = 'active';
+      else {
+        slot.state = 'free';
+        slot.bitmap.clearAll();
+      }
+    }
+    for (const { name, position } of marks) {
+      if (this.bitmap(name) !== null) continue;
+      this.install(name, position);
+      this.bitmap(name)?.setAll();
+    }
+  }
+
   dropAll(): void {
     for (const slot of this.slots) {
       slot.state = 'free';

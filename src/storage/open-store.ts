@@ -254,7 +254,7 @@ class Replay {
       this.tables.peers.committed(this.committed);
     }
     this.tables.noteAppended(record, record.payload, this.committed);
-    if (isControl(record.kind)) this.tables.applyControl(record, record.payload);
+    if (isControl(record.kind)) this.tables.applyControl(record, record.payload, this.committed);
     else {
       if (writesBlocks(record.kind)) await this.write(record);
       this.tables.applyBlocks(record, record.crcs, true);

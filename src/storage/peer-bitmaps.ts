@@ -39,6 +39,11 @@ export class PeerBitmaps {
   private readonly slots: PeerBitmap[];
   /** Records behind the committed position, in order. */
   private recent: Recent[] = [];
+  /**
+   * A replica whose stream begins here knows nothing of the records before, not even of those that were not committed
+   * then: no bitmap that it begins is complete from an earlier position on.
+   */
+  beginsAt: Position = { epoch: 0, seq: 0 };
 
   constructor(blocks: number) {
     this.suspect = new DirtyBitmap(blocks);
@@ -100,12 +105,21 @@ export class PeerBitmaps {
       if (slot === null) return false;
       slot.bitmap.clearAll();
       slot.peer = peer;
-      slot.completeAfter = { epoch: completeAfter.epoch, seq: completeAfter.seq };
+      const { epoch, seq } = comparePositions(this.beginsAt, completeAfter) > 0 ? this.beginsAt : completeAfter;
+      slot.completeAfter = { epoch, seq };
     }
     slot.tracking = true;
     for (const one of this.recent) mark(slot.bitmap, one.firstBlock, one.blockCount);
     slot.bitmap.setRuns(this.suspect.runs());
     return true;
+  }
+
+  /** A bitmap as another replica has it: its runs and the records from here on make it complete. */
+  install(peer: string, completeAfter: Position, runs: readonly number[]): void {
+    if (!this.begin(peer, completeAfter)) return;
+    const slot = this.of(peer)!;
+    slot.completeAfter = { epoch: completeAfter.epoch, seq: completeAfter.seq };
+    slot.bitmap.setRuns(runs);
   }
 
   /** The member gets every record itself from now on (false), or no longer: then what may not have arrived is set. */

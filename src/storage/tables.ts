@@ -9,7 +9,7 @@ import { ENTRY_ZERO, entryOf, volumeSeed } from '../base/checksum.ts';
 import { ChecksumTable } from './checksum-table.ts';
 import { DirtyBitmap } from './dirty-bitmap.ts';
 import { type Layout, OWED_SLOT, PAGE_BODY_BYTES, SESSION_PAGES } from './layout.ts';
-import type { Position } from '../base/position.ts';
+import { type Position, comparePositions } from '../base/position.ts';
 import { decodeConfig, decodeEpoch } from './control.ts';
 import { Marks, decodeMarkChange } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
@@ -105,27 +105,36 @@ export class StoreTables {
       }
       case RECORD_KINDS.CONFIG: {
         const change = decodeConfig(payload);
+        // Both when they are appended, in this order for ever: one that is applied late must not undo a later one. The
+        // register had the member in sync before "present" was logged, so nobody needs its bitmap any more.
         if (change?.action === 'absent') this.peers.begin(change.peer, change.completeAfter);
+        else if (change !== null) this.peers.drop(change.peer);
         return;
       }
-      case RECORD_KINDS.EPOCH:
-        for (const peer of decodeEpoch(payload)?.absent ?? []) this.peers.begin(peer, committed);
+      case RECORD_KINDS.EPOCH: {
+        const start = decodeEpoch(payload);
+        if (start === null) return;
+        for (const peer of this.peers.peers) if (!start.absent.includes(peer)) this.peers.drop(peer);
+        for (const peer of start.absent) this.peers.begin(peer, committed);
+      }
     }
   }
 
-  /** Applies a record that is about no block. */
-  applyControl(record: RecordFields, payload: Uint8Array): void {
+  /**
+   * Applies a record that is about no block.
+   * @param committed the last position known to be committed
+   */
+  applyControl(record: RecordFields, payload: Uint8Array, committed: Position): void {
     if (record.kind === RECORD_KINDS.MARK) {
       const change = decodeMarkChange(payload);
       if (change !== null) this.marks.apply(change, record);
-    } else if (record.kind === RECORD_KINDS.CONFIG) {
-      const change = decodeConfig(payload);
-      if (change?.action === 'present') this.peers.drop(change.peer);
     } else if (record.kind === RECORD_KINDS.EPOCH) {
       const start = decodeEpoch(payload);
       if (start === null) return;
       this.installSessions(start.sessions, record);
-      this.peers.clearSuspect();
+      this.marks.reconcile(start.marks);
+      // The group has its content everywhere only once it is committed; until then others may differ in what it covers.
+      if (comparePositions(record, committed) <= 0) this.peers.clearSuspect();
     }
   }
 

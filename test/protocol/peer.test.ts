@@ -61,6 +61,7 @@ const downstream: fc.Arbitrary<PeerMessage> = fc.oneof(
   record({ type: fc.constant('BARRIER' as const), position }),
   record({ type: fc.constant('HANDOVER' as const), of: fc.constantFrom('absent', 'mark'), name: text, position, runs }),
   record({ type: fc.constant('RESIGNED' as const), epoch: number }),
+  record({ type: fc.constant('GRANT' as const), n: number, ms: fc.nat(), committed: position }),
   record({
     type: fc.constant('FINISH' as const),
     committed: position,
@@ -80,6 +81,7 @@ const upstream: fc.Arbitrary<PeerMessage> = fc.oneof(
   record({ type: fc.constant('REFUSED' as const), epoch: number, reason: text }),
   record({ type: fc.constant('ACK' as const), position }),
   record({ type: fc.constant('ECHO' as const), n: number, promiseMs: fc.nat() }),
+  record({ type: fc.constant('ASK' as const), n: number }),
   record({ type: fc.constant('COPY_ACK' as const), id: number }),
   record({ type: fc.constant('FINISHED' as const) }),
 );

@@ -52,7 +52,7 @@ function append({ disk, store }: Member, epoch: number, what: { block: number; v
   const control = what === 'epoch';
   const blockCount = control ? 2 : 1;
   const slot = disk.arena.take(blockCount)!;
-  if (control) encodeEpoch({ absent: [], sessions: [new Uint8Array(PAGE_BODY_BYTES)] }, slot.payload);
+  if (control) encodeEpoch({ absent: [], marks: [], sessions: [new Uint8Array(PAGE_BODY_BYTES)] }, slot.payload);
   else slot.payload.fill(what.value, 0, BLOCK_BYTES);
   const payloadCrc = crcBlocks(slot.payload.subarray(0, blockCount * BLOCK_BYTES), slot.crcs, 0);
   const kind = control ? RECORD_KINDS.EPOCH : RECORD_KINDS.WRITE;
