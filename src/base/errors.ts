@@ -56,6 +56,7 @@ export const ERRORS = {
   UNREACHABLE: row(46, 'EHOSTUNREACH', 5, false, 'no server could be reached'),
   ACCESS: row(47, 'EACCES', 1, false, 'permission denied'),
   WORKER_LOST: row(48, 'EIO', 5, false, 'a worker thread ended'),
+  DIVERGED: row(49, 'EIO', 5, false, 'replicas that are in sync hold different bytes'),
 } as const satisfies Record<string, Row>;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -1,4 +1,6 @@
 /** What a connection needs of the server that it belongs to, and the bounds that it keeps. */
+import type { Access } from '../protocol/handshake.ts';
+import type { VolumeLocation } from '../protocol/location.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { Connection } from './connection.ts';
@@ -17,7 +19,15 @@ export interface ConnectionHost {
   readonly arena: Arena;
   readonly limits: ConnectionLimits;
   readonly serverName: string;
-  volume(name: string): ServedVolume;
+  /** Of this node, as `locate` names it. */
+  readonly nodeName: string;
+  /**
+   * `primary`: the volume, if this node is its primary; `any`: also a backup's, which refuses mutations.
+   * @throws HoldfastError NO_SUCH_VOLUME, NOT_PRIMARY
+   */
+  volume(name: string, access?: Access): ServedVolume;
+  /** Whatever this node's role is. This node's own address may be left empty. @throws HoldfastError NO_SUCH_VOLUME */
+  locate(name: string): VolumeLocation;
   volumes(): ServedVolume[];
   log(level: 'info' | 'warn', message: string, fields: object): void;
   closed(connection: Connection): void;

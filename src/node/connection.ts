@@ -12,26 +12,23 @@ import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES } from '../base/units.ts';
 import { FrameDecoder, type FrameHeader, HEADER_BYTES, encodeHeader } from '../protocol/frame.ts';
 import {
-  type VolumeInfo as WireInfo,
   agree,
   decodeAttach,
   decodeExtentsRequest,
   decodeHello,
   decodeInfo,
   encodeExtents,
-  encodeHelloReply,
-  encodeList,
-  encodeVolumeInfo,
 } from '../protocol/handshake.ts';
 import { decodeChangesRequest, decodeMark, encodeChanges, encodeMarks } from '../protocol/marks.ts';
-import { MESSAGES, REPLY_BIT, SESSION_WINDOW } from '../protocol/messages.ts';
+import { MESSAGE_BY_NUMBER, MESSAGES, REPLY_BIT } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
-import type { Attachment, Expired, ServedVolume, VolumeInfo } from '../replication/served-volume.ts';
+import type { Attachment, Expired, ServedVolume } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
 import { checkMarkName } from '../storage/marks.ts';
 import type { ConnectionHost } from './connection-host.ts';
 import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
+import { helloReplyOf, infoOf, listOf, locationOf } from './questions.ts';
 
 const KEEP_FREE_SHARE = 0.25;
 const EXTENTS_PER_TURN = 8;
@@ -53,6 +50,8 @@ export class Connection {
   private volume: ServedVolume | null = null;
   private attachment: Attachment | null = null;
   private attaching = false;
+  /** Attached for reading wherever the volume is; its mutations are refused here. */
+  private readsOnly = false;
   private epoch = 0;
   /** The slot that an unfinished WRITE is received into. */
   private incoming: Slot | null = null;
@@ -170,14 +169,9 @@ export class Connection {
         case MESSAGES.PING.number:
           return this.answer(requestId, h.type, null);
         case MESSAGES.LIST.number:
-          return this.answer(
-            requestId,
-            h.type,
-            encodeList(
-              this.host.volumes().map((v) => v.info()),
-              h.offset,
-            ),
-          );
+          return this.answer(requestId, h.type, listOf(this.host, h.offset));
+        case MESSAGES.LOCATE.number:
+          return this.answer(requestId, h.type, locationOf(this.host, payload, this.flow.socket));
         case MESSAGES.INFO.number:
           return this.answerInfo(requestId, payload);
         case MESSAGES.ATTACH.number:
@@ -212,36 +206,25 @@ export class Connection {
       return this.goodbye(error as HoldfastError);
     }
     this.hello = { session: h.session, generation: h.generation, client: h.client };
-    const { maxInFlightBytes, maxInFlightRequests } = this.host.limits;
-    const reply = encodeHelloReply({
-      version,
-      features: 0n,
-      limits: {
-        maxPayloadBytes: MAX_IO_BYTES,
-        maxInFlightBytes,
-        maxInFlightRequests,
-        sessionWindow: SESSION_WINDOW,
-      },
-      server: this.host.serverName,
-    });
-    this.answer(requestId, MESSAGES.HELLO.number, reply);
+    this.answer(requestId, MESSAGES.HELLO.number, helloReplyOf(this.host, version));
   }
 
   private answerInfo(requestId: number, payload: Uint8Array | null): void {
     const name = decodeInfo(payload);
     const volume = name === '' && this.volume !== null ? this.volume : this.host.volume(name);
-    this.answer(requestId, MESSAGES.INFO.number, encodeVolumeInfo(describe(volume.info())));
+    this.answer(requestId, MESSAGES.INFO.number, infoOf(volume.info()));
   }
 
   private attach(requestId: number, payload: Uint8Array | null): void {
-    const { volume: name, since } = decodeAttach(payload);
+    const { volume: name, since, access } = decodeAttach(payload);
     if (this.volume !== null || this.attaching) {
       throw new HoldfastError('INVALID_ARGUMENT', {
         operation: 'attach',
         detail: 'the connection is attached already',
       });
     }
-    const volume = this.host.volume(name);
+    const volume = this.host.volume(name, access);
+    this.readsOnly = access === 'any';
     const { session, generation } = this.hello!;
     const attached = (attachment: Attachment | null): void => {
       const info = volume.info();
@@ -249,9 +232,9 @@ export class Connection {
       this.volume = volume;
       this.attachment = attachment;
       this.epoch = info.epoch;
-      this.answer(requestId, MESSAGES.ATTACH.number, encodeVolumeInfo(describe(info)));
+      this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info));
     };
-    if (session === 0n) return attached(null);
+    if (session === 0n || this.readsOnly) return attached(null);
     this.attaching = true;
     const revoked = (): void =>
       this.goodbye(
@@ -279,6 +262,12 @@ export class Connection {
       throw new HoldfastError('WRONG_EPOCH', { detail: `request of ${h.epoch}, volume in ${this.epoch}` });
     }
     const { requestId, type, offset, count } = h;
+    if (this.readsOnly && MESSAGE_BY_NUMBER[type]!.mutation) {
+      throw new HoldfastError('READ_ONLY', {
+        operation: 'serve',
+        detail: 'the connection is attached for reading only',
+      });
+    }
     const done = (error: HoldfastError | null): void => {
       if (error === null) this.answer(requestId, type, null);
       else this.fail(requestId, type, error);
@@ -472,7 +461,3 @@ export class Connection {
 
 /** The one header that replies are encoded from: nothing is allocated per reply. */
 const HEADER = { type: 0, payloadBytes: 0, status: 0, requestId: 0, epoch: 0, count: 0, payloadCrc: 0 };
-
-function describe(info: VolumeInfo): WireInfo {
-  return { ...info, blockBytes: BLOCK_BYTES, atomicBytes: MAX_IO_BYTES };
-}

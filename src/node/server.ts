@@ -7,6 +7,8 @@
 import { type Server as NetServer, type Socket, createServer } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
+import type { Access } from '../protocol/handshake.ts';
+import type { VolumeLocation } from '../protocol/location.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import { Connection } from './connection.ts';
@@ -24,6 +26,8 @@ export const DEFAULT_MAX_CONNECTIONS = 1024;
 const SWEEP_MS = 1000;
 /** How long `close` waits for answers under way. */
 const CLOSE_MS = 5000;
+/** Name of a node that belongs to no cluster. */
+const LONE_NODE = 'here';
 
 export type Log = (level: 'info' | 'warn' | 'error', message: string, fields: object) => void;
 
@@ -32,13 +36,19 @@ export interface ServerOptions {
   limits?: Partial<ConnectionLimits>;
   maxConnections?: number;
   log?: Log;
+  /** Name of the node, for `locate`. Default: one that stands for a node by itself. */
+  nodeName?: string;
+  /** Where the volume of that name is (empty: the only one); null: not known to the node. Default: here alone. */
+  locate?: (name: string) => VolumeLocation | null;
 }
 
 export class Server implements ConnectionHost {
   readonly arena: Arena;
   readonly limits: ConnectionLimits;
   readonly serverName = `holdfast ${PACKAGE_VERSION}`;
+  readonly nodeName: string;
   private readonly maxConnections: number;
+  private readonly locator: (name: string) => VolumeLocation | null;
   private readonly logger: Log;
   private readonly net: NetServer;
   private readonly connections: Set<Connection> = new Set();
@@ -50,6 +60,8 @@ export class Server implements ConnectionHost {
     this.arena = options.arena;
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.maxConnections = options.maxConnections ?? DEFAULT_MAX_CONNECTIONS;
+    this.nodeName = options.nodeName ?? LONE_NODE;
+    this.locator = options.locate ?? ((name) => this.hereAlone(name));
     this.logger = options.log ?? (() => {});
     this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
@@ -67,14 +79,35 @@ export class Server implements ConnectionHost {
     return listenOn(this.net, address);
   }
 
-  volume(name: string): ServedVolume {
-    const found = name === '' && this.served.size === 1 ? [...this.served.values()][0] : this.served.get(name);
+  /** A volume that is served here is served for every kind of access. */
+  volume(name: string, _access?: Access): ServedVolume {
+    const found = this.find(name);
     if (found !== undefined) return found;
-    throw new HoldfastError('NO_SUCH_VOLUME', {
-      operation: 'find volume',
-      volume: name,
-      detail: `here are: ${[...this.served.keys()].join(', ') || 'none'}`,
-    });
+    throw this.noSuchVolume('find volume', name);
+  }
+
+  locate(name: string): VolumeLocation {
+    const location = this.locator(name);
+    if (location !== null) return location;
+    throw this.noSuchVolume('locate volume', name);
+  }
+
+  private find(name: string): ServedVolume | undefined {
+    return name === '' && this.served.size === 1 ? [...this.served.values()][0] : this.served.get(name);
+  }
+
+  private noSuchVolume(operation: string, volume: string): HoldfastError {
+    const detail = `here are: ${[...this.served.keys()].join(', ') || 'none'}`;
+    return new HoldfastError('NO_SUCH_VOLUME', { operation, volume, detail });
+  }
+
+  private hereAlone(wanted: string): VolumeLocation | null {
+    const found = this.find(wanted);
+    if (found === undefined) return null;
+    const { volumeId, name, epoch } = found.info();
+    const primary = this.nodeName;
+    const members = [{ node: primary, clientAddress: '', inSync: true }];
+    return { volumeId, name, epoch, primary, primaryAddress: '', reads: 'primary', members };
   }
 
   volumes(): ServedVolume[] {

@@ -132,16 +132,24 @@ export function decodeHelloReply(payload: Uint8Array | null): HelloReply {
   return reply;
 }
 
+const ACCESSES = ['primary', 'any'] as const;
+/** Who may serve an attachment: the primary alone, or for reads only whoever is in sync. */
+export type Access = (typeof ACCESSES)[number];
+
 export interface Attach {
   /** Empty: the only volume of the server. */
   volume: string;
   /** The position that the reply to the session's first ATTACH gave; null the first time. */
   since: Position | null;
+  /** `any`: nothing is changed over this connection, and it acts for no session. */
+  access: Access;
 }
 
-export function encodeAttach(attach: Attach): Uint8Array {
+export function encodeAttach(attach: Omit<Attach, 'access'> & { access?: Access }): Uint8Array {
   const w = new ByteWriter(MAX_CONTROL_BYTES).string(attach.volume, MAX_NAME_BYTES).u8(attach.since === null ? 0 : 1);
   if (attach.since !== null) w.number(attach.since.epoch).number(attach.since.seq);
+  // Left out where it says nothing: servers that do not know the field take the payload too.
+  if (attach.access === 'any') w.u8(ACCESSES.indexOf(attach.access));
   return w.finish();
 }
 
@@ -150,8 +158,9 @@ export function decodeAttach(payload: Uint8Array | null): Attach {
   const r = new ByteReader(payload ?? EMPTY, 'ATTACH');
   const volume = r.string(MAX_NAME_BYTES);
   const since = r.boolean() ? { epoch: r.number(), seq: r.number() } : null;
+  const access = r.left === 0 ? 'primary' : (ACCESSES[r.u8()] ?? r.fail('an unknown kind of access'));
   r.end();
-  return { volume, since };
+  return { volume, since, access };
 }
 
 /** The reply to ATTACH and INFO. */

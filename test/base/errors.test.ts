@@ -39,6 +39,7 @@ const NUMBERS: Record<ErrorCode, number> = {
   UNREACHABLE: 46,
   ACCESS: 47,
   WORKER_LOST: 48,
+  DIVERGED: 49,
 };
 
 errors('numbers are those that were given out, and no two alike', () => {

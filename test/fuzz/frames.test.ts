@@ -9,6 +9,7 @@ import { HoldfastError } from '../../src/base/errors.ts';
 import { MAX_IO_BYTES } from '../../src/base/units.ts';
 import { FrameDecoder, HEADER_BYTES } from '../../src/protocol/frame.ts';
 import * as wire from '../../src/protocol/handshake.ts';
+import * as location from '../../src/protocol/location.ts';
 import * as marks from '../../src/protocol/marks.ts';
 import { MESSAGES, REPLY_BIT } from '../../src/protocol/messages.ts';
 import { decodeError, encodeError, encodeFrame, encodeGoodbye, encodeReply } from '../../src/protocol/replies.ts';
@@ -33,7 +34,19 @@ const helloReply = wire.encodeHelloReply({
   limits: { maxPayloadBytes: MAX_IO_BYTES, maxInFlightBytes: 1 << 20, maxInFlightRequests: 64, sessionWindow: 1024 },
   server: 'fuzzed',
 });
-const attach = wire.encodeAttach({ volume: 'demo', since: { epoch: 2, seq: 9 } });
+const attach = wire.encodeAttach({ volume: 'demo', since: { epoch: 2, seq: 9 }, access: 'any' });
+const located = location.encodeLocation({
+  volumeId: new Uint8Array(16).fill(9),
+  name: 'demo',
+  epoch: 2,
+  primary: 'n1',
+  primaryAddress: '10.0.0.1:7401',
+  reads: 'any',
+  members: [
+    { node: 'n1', clientAddress: '10.0.0.1:7401', inSync: true },
+    { node: 'ü', clientAddress: '', inSync: false },
+  ],
+});
 const info = wire.encodeVolumeInfo({
   name: 'demo',
   volumeId: new Uint8Array(16).fill(9),
@@ -70,11 +83,13 @@ const CORPUS = {
     encodeFrame({ type: MESSAGES.INFO.number, ...request }, wire.encodeInfo('demo')),
     encodeFrame({ type: MESSAGES.LIST.number, ...request }),
     encodeFrame({ type: MESSAGES.PING.number, ...request }),
+    encodeFrame({ type: MESSAGES.LOCATE.number, requestId: 3 }, location.encodeLocate('demo')),
   ],
   client: [
     encodeReply(answered(MESSAGES.HELLO), 0, helloReply),
     encodeReply(answered(MESSAGES.ATTACH), 2, info),
     encodeReply(answered(MESSAGES.LIST), 2, volumes),
+    encodeReply(answered(MESSAGES.LOCATE), 0, located),
     encodeReply(answered(MESSAGES.READ, 4096), 2, block),
     encodeReply(answered(MESSAGES.READ, 0), 2),
     encodeReply(answered(MESSAGES.WRITE), 2),
@@ -202,6 +217,8 @@ const DECODERS: Array<[string, Uint8Array, (bytes: Uint8Array) => unknown]> = [
   ['ATTACH', attach, wire.decodeAttach],
   ['volume information', info, wire.decodeVolumeInfo],
   ['reply to LIST', volumes, wire.decodeList],
+  ['LOCATE', location.encodeLocate('demo'), location.decodeLocate],
+  ['reply to LOCATE', located, location.decodeLocation],
   ['MARK', marks.encodeMark({ action: 'set', name: 'monday' }), marks.decodeMark],
   ['reply to MARKS', marked, marks.decodeMarks],
   ['CHANGES', marks.encodeChangesRequest(10, 'monday'), marks.decodeChangesRequest],

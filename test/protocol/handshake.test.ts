@@ -3,6 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { HoldfastError } from '../../src/base/errors.ts';
 import * as wire from '../../src/protocol/handshake.ts';
+import * as location from '../../src/protocol/location.ts';
 import * as marks from '../../src/protocol/marks.ts';
 import { MAX_CONTROL_BYTES, MAX_EXTENTS, SESSION_WINDOW } from '../../src/protocol/messages.ts';
 import { SESSION_WINDOW as STORED_WINDOW } from '../../src/storage/layout.ts';
@@ -77,9 +78,41 @@ roundTrips(
 );
 roundTrips(
   'ATTACH',
-  fc.record({ volume: name, since: fc.option(position) }, { noNullPrototype: true }),
-  wire.encodeAttach,
-  wire.decodeAttach,
+  fc.record(
+    { volume: name, since: fc.option(position), access: fc.constantFrom('primary' as const, 'any' as const) },
+    { noNullPrototype: true },
+  ),
+  // The field that may be left out is tested below: whether it is there is not to be seen from a payload that was cut.
+  (attach) =>
+    Uint8Array.from([...wire.encodeAttach({ ...attach, access: 'primary' }), Number(attach.access === 'any')]),
+  (bytes) => {
+    const attach = wire.decodeAttach(bytes);
+    const { length } = wire.encodeAttach({ ...attach, access: 'primary' });
+    if (bytes.length === length) throw new HoldfastError('BAD_FRAME');
+    return attach;
+  },
+);
+roundTrips('LOCATE', name, location.encodeLocate, location.decodeLocate);
+const members = fc.array(
+  fc.record({ node: name, clientAddress: name, inSync: fc.boolean() }, { noNullPrototype: true }),
+  { maxLength: location.MAX_MEMBERS },
+);
+roundTrips(
+  'reply to LOCATE',
+  fc.record(
+    {
+      volumeId: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+      name,
+      epoch: number,
+      primary: name,
+      primaryAddress: name,
+      reads: fc.constantFrom('primary' as const, 'any' as const),
+      members,
+    },
+    { noNullPrototype: true },
+  ),
+  location.encodeLocation,
+  location.decodeLocation,
 );
 roundTrips('INFO', name, wire.encodeInfo, wire.decodeInfo);
 roundTrips(
@@ -171,6 +204,43 @@ test('the most volumes and extents fit a payload, longer lists come in pages', (
     kind: 'hole' as const,
   }));
   assert.ok(wire.encodeExtents(extents).length <= MAX_CONTROL_BYTES);
+});
+
+test('ATTACH: without the field of access as it was before there was one, which stands for the primary', () => {
+  for (const since of [null, { epoch: 2, seq: 9 }]) {
+    const old = wire.encodeAttach({ volume: 'demo', since });
+    assert.is(old.length, since === null ? 7 : 23);
+    assert.equal(wire.decodeAttach(old), { volume: 'demo', since, access: 'primary' });
+    const any = wire.encodeAttach({ volume: 'demo', since, access: 'any' });
+    assert.equal(any, Uint8Array.from([...old, 1]));
+    assert.equal(wire.decodeAttach(any), { volume: 'demo', since, access: 'any' });
+    assert.throws(
+      () => wire.decodeAttach(Uint8Array.from([...old, 2])),
+      (e: HoldfastError) => e.code === 'BAD_FRAME',
+    );
+  }
+});
+
+test('a location has a bounded number of members, with the longest names it fits a payload', () => {
+  const member = { node: 'n'.repeat(255), clientAddress: 'a'.repeat(255), inSync: true };
+  const full = {
+    volumeId: new Uint8Array(16),
+    name: 'v'.repeat(255),
+    epoch: Number.MAX_SAFE_INTEGER,
+    primary: member.node,
+    primaryAddress: member.clientAddress,
+    reads: 'any' as const,
+    members: Array.from({ length: location.MAX_MEMBERS + 1 }, () => member),
+  };
+  const bytes = location.encodeLocation(full);
+  assert.equal(location.decodeLocation(bytes), { ...full, members: full.members.slice(1) });
+  const count = bytes.length - location.MAX_MEMBERS * (2 * 257 + 1) - 1;
+  assert.is(bytes[count], location.MAX_MEMBERS);
+  bytes[count] = location.MAX_MEMBERS + 1;
+  assert.throws(
+    () => location.decodeLocation(Uint8Array.from([...bytes, ...bytes.subarray(count + 1, count + 516)])),
+    (e: HoldfastError) => e.code === 'BAD_FRAME' && e.message.includes('9 members'),
+  );
 });
 
 test('names are cut at a character, never in the middle of one', () => {
