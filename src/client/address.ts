@@ -24,6 +24,14 @@ export function formatAddress({ host, port }: Address): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
+/** `host`, `host:port`, IPv6 hosts in brackets. @returns null for what is none */
+export function parseServer(text: string): Address | null {
+  const parts = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]@]+))(?::(\d{1,5}))?$/.exec(text);
+  if (parts === null) return null;
+  const port = parts[3] === undefined ? DEFAULT_PORT : Number(parts[3]);
+  return port < 1 || port > 65535 ? null : { host: parts[1] ?? parts[2]!, port };
+}
+
 /**
  * The port may be left out (7401), and so may the volume. IPv6 addresses stand in brackets.
  * @throws HoldfastError INVALID_ARGUMENT
@@ -39,11 +47,7 @@ export function parseVolumeAddress(url: string): VolumeAddress {
   const match = /^holdfast:\/\/([^/?#]*)(?:\/([^/?#]*))?$/.exec(url);
   if (match === null) return refuse('not the address of a volume');
   const servers = match[1]!.split(',').map((text): Address => {
-    const parts = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]@]+))(?::(\d{1,5}))?$/.exec(text);
-    if (parts === null) return refuse(`"${text}" is no host with a port`);
-    const port = parts[3] === undefined ? DEFAULT_PORT : Number(parts[3]);
-    if (port < 1 || port > 65535) return refuse(`${port} is no port`);
-    return { host: parts[1] ?? parts[2]!, port };
+    return parseServer(text) ?? refuse(`"${text}" is no host with a port from 1 to 65535`);
   });
   try {
     return { servers, volume: decodeURIComponent(match[2] ?? '') };

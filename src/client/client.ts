@@ -5,14 +5,17 @@ import { asHoldfastError, HoldfastError } from '../base/errors.ts';
 import { decodeList, type ListedVolume, type VolumeInfo } from '../protocol/handshake.ts';
 import { MESSAGES } from '../protocol/messages.ts';
 import { parseVolumeAddress } from './address.ts';
-import { Connection } from './connection.ts';
+import { Connection, type Shared } from './connection.ts';
 import { Link } from './link.ts';
 import { type ConnectOptions, type Settings, settingsOf } from './options.ts';
 import { Outages } from './outages.ts';
+import { Scout } from './scout.ts';
+import { Servers } from './servers.ts';
 import { Volume } from './volume.ts';
 
 /**
- * Opens a volume: `holdfast://host:port[,host:port...]/volume`; without a name, the only volume of the server.
+ * Opens a volume: `holdfast://host:port[,host:port...]/volume`; without a name, the only volume of the server. Any node
+ * that knows the volume is enough: it tells where the others are.
  * Lost connections are replaced, and what was unanswered is sent again, without being executed twice.
  * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, NO_SUCH_VOLUME, WRONG_VERSION, or as the server answers
  */
@@ -20,8 +23,10 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
   const address = parseVolumeAddress(url);
   const settings = settingsOf(options);
   let known: VolumeInfo | null = null;
+  const servers = new Servers(address.servers);
   const accept = (info: VolumeInfo): void => {
     known ??= info;
+    servers.volumeId ??= info.volumeId;
     if (known.sizeBytes === info.sizeBytes && Buffer.compare(known.volumeId, info.volumeId) === 0) return;
     throw new HoldfastError('NO_SUCH_VOLUME', {
       operation: 'ATTACH',
@@ -32,20 +37,20 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
       remedy: 'connect anew to use that one',
     });
   };
+  const scout = new Scout(servers, address.volume, settings);
   const outages = new Outages(settings.events);
-  const connections = Array.from(
-    { length: settings.connections },
-    () => new Connection(address, settings, accept, outages),
-  );
+  const shared: Shared = { volume: address.volume, settings, servers, scout, outages, accept };
+  const connections = Array.from({ length: settings.connections }, () => new Connection(shared));
   try {
     // The first one alone: where nothing answers, one attempt says so.
     await connections[0]!.open();
     await Promise.all(connections.slice(1).map((connection) => connection.open()));
   } catch (error) {
     for (const connection of connections) connection.end(asHoldfastError(error));
+    scout.close();
     throw error;
   }
-  return new Volume(known!, connections);
+  return new Volume(known!, connections, scout);
 }
 
 function hex(bytes: Uint8Array): string {

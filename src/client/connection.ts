@@ -12,44 +12,52 @@
  */
 import { asHoldfastError, HoldfastError } from '../base/errors.ts';
 import type { Position } from '../base/position.ts';
-import { MAX_IO_BYTES } from '../base/units.ts';
 import type { FrameHeader } from '../protocol/frame.ts';
-import { decodeVolumeInfo, encodeAttach, type VolumeInfo } from '../protocol/handshake.ts';
+import type { VolumeInfo } from '../protocol/handshake.ts';
 import { MESSAGES } from '../protocol/messages.ts';
 import { decodeError } from '../protocol/replies.ts';
-import type { VolumeAddress } from './address.ts';
 import type { Call } from './call.ts';
 import { InFlight } from './in-flight.ts';
-import { Link, type LinkOwner } from './link.ts';
+import type { Link, LinkOwner } from './link.ts';
 import { MAX_TIMER_MS, type Settings } from './options.ts';
 import type { Outages } from './outages.ts';
-import { backoffMs, worthAnotherAttempt } from './retry.ts';
+import { backoffMs, mostDelayMs, worthAnotherAttempt } from './retry.ts';
+import { locateOver, type Scout } from './scout.ts';
+import { type Attached, Search, type Seeker } from './search.ts';
+import type { Servers } from './servers.ts';
 
-/** Even the last attempt before a time limit gets so long. */
-const LEAST_ATTEMPT_MS = 50;
+/** A connected client asks so often where the volume's replicas are. */
+const LOCATE_EVERY_MS = 30_000;
 
-export class Connection implements LinkOwner {
+/** What the connections of a volume share. */
+export interface Shared {
+  /** Name of the volume; empty: the only one. */
+  readonly volume: string;
+  readonly settings: Settings;
+  readonly servers: Servers;
+  readonly scout: Scout;
+  readonly outages: Outages;
+  /** Says whether that is the volume that the device stands for; throws if not. */
+  accept(info: VolumeInfo): void;
+}
+
+export class Connection implements LinkOwner, Seeker {
   /** What ended it for good, if something did. */
   failure: HoldfastError | null = null;
-  private readonly address: VolumeAddress;
+  private readonly shared: Shared;
   private readonly settings: Settings;
-  /** Says whether that is the volume that the device stands for; throws if not. */
-  private readonly accept: (info: VolumeInfo) => void;
-  private readonly outages: Outages;
   private readonly inFlight = new InFlight();
   /** Calls that were not sent yet, in order. */
   private readonly queue: Set<Call> = new Set();
   private readonly timers: Set<NodeJS.Timeout> = new Set();
-  private readonly abort = new AbortController();
 
-  private session = randomSession();
+  session = randomSession();
+  since: Position | null = null;
   private generation = 0;
-  private since: Position | null = null;
   private epoch = 0;
-  private nextServer = 0;
 
   private link: Link | null = null;
-  private attaching: Link | null = null;
+  private search: Search | null = null;
   private bringingUp = false;
   private upSinceMs = 0;
   /** When the trouble began that no answered call has ended yet. */
@@ -58,16 +66,17 @@ export class Connection implements LinkOwner {
   private watchdog: NodeJS.Timeout | undefined;
   private owedSinceMs = 0;
   private pingSentMs = 0;
+  private askedMs = 0;
+  private locatedMs = 0;
+  /** The next search begins without a pause: somebody waits to take the session. */
+  private awaited = false;
   private closing = false;
   private closed = false;
-  private wake: () => void = () => {};
   private idle: () => void = () => {};
 
-  constructor(address: VolumeAddress, settings: Settings, accept: (info: VolumeInfo) => void, outages: Outages) {
-    this.outages = outages;
-    this.address = address;
-    this.settings = settings;
-    this.accept = accept;
+  constructor(shared: Shared) {
+    this.shared = shared;
+    this.settings = shared.settings;
   }
 
   /** Requests that are sent or wait. */
@@ -132,10 +141,8 @@ export class Connection implements LinkOwner {
     this.closing = true;
     this.closed = true;
     this.failAll(error);
-    this.abort.abort();
-    this.attaching?.destroy();
+    this.search?.end(new HoldfastError('CLOSED', { operation: 'connect' }));
     this.dropLink();
-    this.wake();
   }
 
   // --- requests ---------------------------------------------------------------------------------------------------
@@ -223,7 +230,7 @@ export class Connection implements LinkOwner {
     const lastedMs = performance.now() - this.upSinceMs;
     this.dropLink();
     if (this.closing) return this.end(error);
-    this.outages.lost(this, error);
+    this.shared.outages.lost(this, error);
     if (lastedMs >= this.settings.idleTimeoutMs) {
       this.troubleSinceMs = null;
       this.attempts = 0;
@@ -243,93 +250,75 @@ export class Connection implements LinkOwner {
   private reconnect(): void {
     if (this.bringingUp) return;
     this.bringingUp = true;
-    this.bringUp(this.settings.retryMs, true).catch((thrown: unknown) => {
+    const pauseFirst = !this.awaited;
+    this.awaited = false;
+    this.bringUp(this.settings.retryMs, pauseFirst).catch((thrown: unknown) => {
       const error = asHoldfastError(thrown);
       this.bringingUp = false;
       this.troubleSinceMs = null;
       this.attempts = 0;
       const forGood = !worthAnotherAttempt(error);
       if (forGood) this.failure = error;
-      if (!this.closed) this.outages.gaveUp(error, forGood);
+      if (!this.closed) this.shared.outages.gaveUp(error, forGood);
       this.failAll(error);
     });
   }
 
-  /** Tries one server after the other until one takes the session, or until `limitMs` after the trouble began. */
-  private async bringUp(limitMs: number, delayFirst: boolean): Promise<void> {
+  /** Searches until a node takes the session, or until `limitMs` after the trouble began. */
+  private async bringUp(limitMs: number, pauseFirst: boolean): Promise<void> {
     const beganMs = (this.troubleSinceMs ??= performance.now());
-    for (let first = true; ; first = false) {
-      const leftMs = (): number => Math.max(0, beganMs + limitMs - performance.now());
-      if (!first || delayFirst) await this.pause(Math.min(leftMs(), backoffMs(this.attempts++, Math.random())));
+    const leftMs = (): number => Math.max(0, beganMs + limitMs - performance.now());
+    for (let pause = pauseFirst; ; pause = true) {
+      if (this.closed) throw new HoldfastError('CLOSED', { operation: 'connect' });
+      const { servers, volume } = this.shared;
+      this.search = new Search(servers, volume, this.settings, this);
       try {
-        if (this.closed) throw new HoldfastError('CLOSED', { operation: 'connect' });
-        await this.establish(Math.max(LEAST_ATTEMPT_MS, Math.min(leftMs(), this.settings.handshakeTimeoutMs)));
-        return;
+        const attached = await this.search.run(leftMs, pause);
+        attached.link.adopt(this);
+        return this.up(attached);
       } catch (thrown) {
         const error = asHoldfastError(thrown);
         if (error.code === 'OUTCOME_UNKNOWN' && this.since !== null) this.startNewSession(error);
         else if (this.closed || !worthAnotherAttempt(error) || leftMs() === 0) throw error;
+      } finally {
+        this.search = null;
       }
     }
   }
 
-  private pause(delayMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, delayMs);
-      this.wake = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-    });
+  nextGeneration(): number {
+    return ++this.generation;
+  }
+
+  accept(info: VolumeInfo): void {
+    this.shared.accept(info);
+  }
+
+  pauseMs(servers: number): number {
+    const troubleMs = performance.now() - (this.troubleSinceMs ?? performance.now());
+    return backoffMs(this.attempts++, Math.random(), mostDelayMs(servers, troubleMs));
   }
 
   retryNow(): void {
-    this.wake();
+    this.search?.hurry();
   }
 
-  private async establish(timeoutMs: number): Promise<void> {
-    const { servers, volume } = this.address;
-    const server = servers[this.nextServer++ % servers.length]!;
-    const hello = { session: this.session, generation: ++this.generation, client: this.settings.clientName };
-    const opened = await Link.open(server, hello, timeoutMs, this.abort.signal);
-    const { link } = opened;
-    const { limits } = opened.hello;
-    this.attaching = link;
-    try {
-      if (limits.maxPayloadBytes < MAX_IO_BYTES) {
-        throw new HoldfastError('UNSUPPORTED', {
-          operation: 'HELLO',
-          peer: link.peer,
-          detail: `the server takes payloads of ${limits.maxPayloadBytes} bytes only, this client needs ${MAX_IO_BYTES}`,
-        });
-      }
-      const attach = encodeAttach({ volume, since: this.since });
-      const info = decodeVolumeInfo(await link.control(MESSAGES.ATTACH.number, attach, timeoutMs));
-      this.accept(info);
-      link.adopt(this);
-      this.epoch = info.epoch;
-      this.since ??= info.position;
-    } catch (error) {
-      link.destroy();
-      throw error;
-    } finally {
-      this.attaching = null;
-    }
+  private up({ link, limits, info }: Attached): void {
+    this.epoch = info.epoch;
+    this.since ??= info.position;
     this.inFlight.limits = {
       requests: Math.max(1, Math.min(limits.maxInFlightRequests, this.settings.maxInFlightRequests)),
       bytes: Math.min(limits.maxInFlightBytes, this.settings.maxInFlightBytes),
       window: limits.sessionWindow,
     };
-    this.up(link);
-  }
-
-  private up(link: Link): void {
     this.link = link;
     this.bringingUp = false;
     this.upSinceMs = performance.now();
     this.owedSinceMs = this.upSinceMs;
     this.pingSentMs = 0;
-    this.watchdog = setInterval(() => this.watch(link), Math.max(1, this.settings.idleTimeoutMs / 4));
+    this.askedMs = 0;
+    const leastMs = Math.min(this.settings.idleTimeoutMs, this.settings.suspectMs);
+    this.watchdog = setInterval(() => this.watch(link), Math.max(1, leastMs / 4));
     this.watchdog.unref();
     for (const call of this.inFlight.inOrder()) {
       if (call.givenUp) this.inFlight.remove(call);
@@ -339,8 +328,20 @@ export class Connection implements LinkOwner {
       this.troubleSinceMs = null;
       this.attempts = 0;
     }
-    this.outages.up(this);
+    this.shared.outages.up(this, link.peer);
     this.pump();
+    this.locate(link);
+  }
+
+  /** Where to go when this server is gone has to be known before it is. */
+  private locate(link: Link): void {
+    this.locatedMs = performance.now();
+    const { servers, volume } = this.shared;
+    // Whether the server is there is the watchdog's affair, so the question has no limit of its own.
+    locateOver(link, volume, MAX_TIMER_MS).then(
+      (location) => servers.learn(location),
+      () => {},
+    );
   }
 
   /** Asks a silent server whether it is there, and gives the link up if it stays silent. */
@@ -348,6 +349,8 @@ export class Connection implements LinkOwner {
     const { idleTimeoutMs } = this.settings;
     const nowMs = performance.now();
     const silentMs = nowMs - Math.max(link.lastArrivalMs, this.owedSinceMs);
+    if (this.inFlight.size > 0 && silentMs >= this.settings.suspectMs) this.suspect(link, nowMs);
+    else if (silentMs < idleTimeoutMs && nowMs - this.locatedMs >= LOCATE_EVERY_MS) this.locate(link);
     if (this.inFlight.size === 0 || silentMs < idleTimeoutMs) {
       this.pingSentMs = 0;
     } else if (this.pingSentMs === 0) {
@@ -358,6 +361,21 @@ export class Connection implements LinkOwner {
       const detail = `silent for ${Math.round(silentMs)} ms`;
       link.abandon(new HoldfastError('CONNECTION_LOST', { operation: 'connection', peer: link.peer, detail }));
     }
+  }
+
+  /** A primary that has stopped, or is cut off, says nothing; the others know whether there is a new one. */
+  private suspect(link: Link, nowMs: number): void {
+    const { servers, scout } = this.shared;
+    if (nowMs - this.askedMs < this.settings.suspectMs) return;
+    this.askedMs = Infinity;
+    void scout.ask(link.peer).then(() => {
+      if (this.link !== link) return;
+      this.askedMs = performance.now();
+      if (!servers.hasMoved(this.epoch, link.peer)) return;
+      const detail = `silent, and ${servers.location!.primary} is primary since`;
+      this.awaited = true;
+      link.abandon(new HoldfastError('CONNECTION_LOST', { operation: 'connection', peer: link.peer, detail }));
+    });
   }
 
   // --- ends -------------------------------------------------------------------------------------------------------

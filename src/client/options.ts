@@ -15,6 +15,8 @@ export interface ConnectEvents {
    * the same next time. Told once until the server is back.
    */
   gaveUp?(error: HoldfastError, forGood: boolean): void;
+  /** The primary is at another address than before, and took over so many milliseconds after it was lost. */
+  moved?(from: string, to: string, awayMs: number): void;
 }
 
 export interface ConnectOptions {
@@ -29,6 +31,17 @@ export interface ConnectOptions {
   retryMs?: number | undefined;
   /** A connection that owes replies and is silent for so long is asked with PING; silent again: replaced. Default 10 s. */
   idleTimeoutMs?: number | undefined;
+  /**
+   * A connection that owes replies and is silent for so long makes the client ask another node whether there is another
+   * primary. With reads `any`: a node that owes a read for so long is left, and what it owes is read from the primary.
+   * Default 500 ms.
+   */
+  suspectMs?: number | undefined;
+  /**
+   * Who answers reads: the primary; any replica that is in sync; or all that are in sync, whose answers are compared.
+   * Default `primary`.
+   */
+  reads?: 'primary' | 'any' | 'all' | undefined;
   /** How long the server may take for HELLO and ATTACH, each. Default 10 s. */
   handshakeTimeoutMs?: number | undefined;
   /** Bytes in flight per connection; the server's limit counts too. Default 16 MiB. */
@@ -49,6 +62,8 @@ const DEFAULTS: Settings = {
   connectMs: 5_000,
   retryMs: 60_000,
   idleTimeoutMs: 10_000,
+  suspectMs: 500,
+  reads: 'primary',
   handshakeTimeoutMs: 10_000,
   maxInFlightBytes: 16 * MiB,
   maxInFlightRequests: 1024,
@@ -64,7 +79,7 @@ export const MAX_TIMER_MS = 2 ** 31 - 1;
 export function settingsOf(options: ConnectOptions): Settings {
   const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const settings: Settings = { ...DEFAULTS, ...chosen };
-  const check = (name: Exclude<keyof ConnectOptions, 'events'>, least: number, most: number): void => {
+  const check = (name: Exclude<keyof ConnectOptions, 'events' | 'reads'>, least: number, most: number): void => {
     const value = settings[name];
     if (typeof value === 'number' && value >= least && value <= most) return;
     throw new HoldfastError('INVALID_ARGUMENT', {
@@ -76,9 +91,14 @@ export function settingsOf(options: ConnectOptions): Settings {
   check('connectMs', 0, MAX_TIMER_MS);
   check('retryMs', 0, Infinity);
   check('idleTimeoutMs', 1, MAX_TIMER_MS);
+  check('suspectMs', 1, MAX_TIMER_MS);
   check('handshakeTimeoutMs', 1, MAX_TIMER_MS);
   check('maxInFlightBytes', 1, Number.MAX_SAFE_INTEGER);
   check('maxInFlightRequests', 1, 1_000_000);
   check('maxQueued', 1, 10_000_000);
+  if (!['primary', 'any', 'all'].includes(settings.reads)) {
+    const detail = `reads is "${settings.reads}", it must be primary, any or all`;
+    throw new HoldfastError('INVALID_ARGUMENT', { operation: 'connect', detail });
+  }
   return settings;
 }

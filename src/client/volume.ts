@@ -28,6 +28,7 @@ import {
 import { MAX_EXTENTS, MESSAGES } from '../protocol/messages.ts';
 import { Call } from './call.ts';
 import type { Connection } from './connection.ts';
+import type { Scout } from './scout.ts';
 import { MAX_TIMER_MS } from './options.ts';
 import { readableOf, type ReadRange, writableOf } from './streams.ts';
 
@@ -51,13 +52,14 @@ export class Volume implements BlockDevice {
   readonly atomicBytes: number;
   readonly readOnly: boolean;
   private readonly connections: readonly Connection[];
+  private readonly scout: Scout;
   private nextConnection = 0;
   private closed = false;
   /** Writes, zeroes and trims that are under way: what a flush waits for. */
   private readonly mutations: Set<Promise<unknown>> = new Set();
 
   /** See `connect`. */
-  constructor(info: VolumeInfo, connections: readonly Connection[]) {
+  constructor(info: VolumeInfo, connections: readonly Connection[], scout: Scout) {
     this.name = info.name;
     this.volumeId = info.volumeId;
     this.sizeBytes = info.sizeBytes;
@@ -65,6 +67,7 @@ export class Volume implements BlockDevice {
     this.atomicBytes = info.atomicBytes;
     this.readOnly = info.readOnly;
     this.connections = connections;
+    this.scout = scout;
   }
 
   async read(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<Uint8Array> {
@@ -237,6 +240,7 @@ export class Volume implements BlockDevice {
   async close(): Promise<void> {
     this.closed = true;
     await Promise.all(this.connections.map((connection) => connection.close()));
+    this.scout.close();
   }
 
   private check(operation: string, offsetBytes: number, lengthBytes: number): void {

@@ -10,6 +10,7 @@ import { type ErrorCode, asHoldfastError, HoldfastError } from '../../src/base/e
 import { BLOCK_BYTES, MAX_IO_BYTES, MiB } from '../../src/base/units.ts';
 import { FrameDecoder, type FrameHeader } from '../../src/protocol/frame.ts';
 import * as wire from '../../src/protocol/handshake.ts';
+import { encodeLocation } from '../../src/protocol/location.ts';
 import { MESSAGE_BY_NUMBER, MESSAGES, SESSION_WINDOW } from '../../src/protocol/messages.ts';
 import { encodeErrorReply, encodeGoodbye, encodeReply } from '../../src/protocol/replies.ts';
 import { MemoryDisk } from './memory-device.ts';
@@ -319,6 +320,18 @@ class Peer {
       }
       case MESSAGES.INFO.number:
         return wire.encodeVolumeInfo(twin.info);
+      case MESSAGES.LOCATE.number: {
+        const members = [{ node: 'twin', clientAddress: twin.address, inSync: true }];
+        return encodeLocation({
+          volumeId: twin.volumeId,
+          name: 'demo',
+          epoch: twin.epoch,
+          primary: 'twin',
+          primaryAddress: twin.address,
+          reads: 'primary',
+          members,
+        });
+      }
       case MESSAGES.LIST.number: {
         const all = Array.from({ length: 600 }, (_, i) => ({ name: `v${i}`, sizeBytes: i, readOnly: i % 2 === 0 }));
         return wire.encodeList(all, h.offset);
