@@ -6,6 +6,7 @@ import { addBenchCommand } from './bench-command.ts';
 import { addCoordinatorCommand } from './coordinator-command.ts';
 import { addDataCommands } from './data-command.ts';
 import { addNbdCommand } from './nbd-command.ts';
+import { addNodeCommand } from './node-command.ts';
 import { reportError } from './output.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addVolumeCommand } from './volume-command.ts';
@@ -24,6 +25,7 @@ const program = new Command('holdfast')
   .showHelpAfterError()
   .configureHelp({ sortSubcommands: false });
 addServeCommand(program, run);
+addNodeCommand(program, run);
 addVolumeCommand(program, run);
 addDataCommands(program, run);
 addNbdCommand(program, run);

@@ -6,6 +6,9 @@ import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS, formatBytes, parseSize } from '../base/units.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, createVolume, openVolume } from '../storage/volume-folder.ts';
+import { addClusterVolumeCommands, clusterInfo } from './cluster-volume-command.ts';
+import { createReplicated } from './cluster-volume-create.ts';
+import { addCoordinatorOption } from './coordinator-flags.ts';
 import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
 
@@ -26,11 +29,15 @@ async function withPool<T>(run: (pool: IoPool) => Promise<T>): Promise<T> {
 }
 
 export interface CreateFlags {
-  size: string;
+  size?: string;
   name?: string;
   allowSparse?: boolean;
   durability?: string;
   json?: boolean;
+  coordinator?: string;
+  replicas?: string;
+  from?: string;
+  node?: string;
 }
 
 /** @returns whether durability is on. @throws HoldfastError INVALID_ARGUMENT */
@@ -46,6 +53,10 @@ export function parseDurability(value: string | undefined): boolean | undefined 
 
 /** Makes a volume with a progress display; an interrupt leaves nothing behind. */
 export async function createWithProgress(pool: IoPool, dir: string, flags: CreateFlags): Promise<void> {
+  if (flags.size === undefined) {
+    throw new HoldfastError('INVALID_ARGUMENT', { operation: 'create', volume: dir, detail: 'no --size' });
+  }
+  const sizeBytes = parseSize(flags.size);
   const progress = new Progress(`creating ${basename(resolve(dir))}`);
   const abort = new AbortController();
   const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation: 'create', volume: dir }));
@@ -53,7 +64,7 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
   process.on('SIGTERM', interrupt);
   try {
     await createVolume(dir, pool, {
-      sizeBytes: parseSize(flags.size),
+      sizeBytes,
       name: flags.name,
       sparse: flags.allowSparse,
       durable: parseDurability(flags.durability),
@@ -68,6 +79,9 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
 }
 
 async function create(dir: string, flags: CreateFlags): Promise<void> {
+  if (flags.replicas !== undefined || flags.coordinator !== undefined) {
+    return createReplicated(dir, { ...flags, durable: parseDurability(flags.durability) ?? true });
+  }
   await withPool(async (pool) => {
     await createWithProgress(pool, dir, flags);
     await withVolume(pool, dir, async (volume) => {
@@ -109,7 +123,8 @@ function describe({ store, dir, recovered }: OpenVolume): Record<string, string 
   };
 }
 
-async function info(dir: string, flags: { json?: boolean }): Promise<void> {
+async function info(dir: string, flags: { json?: boolean; coordinator?: string }): Promise<void> {
+  if (flags.coordinator !== undefined) return clusterInfo(dir, flags);
   await withPool((pool) =>
     withVolume(pool, dir, async (volume) => {
       if (flags.json) printJson(describe(volume));
@@ -253,23 +268,30 @@ export function addVolumeCommand(
   program: Command,
   run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
 ): void {
-  const volume = program.command('volume').description('make, describe and check volumes in folders of this machine');
-  volume
-    .command('create <dir>')
-    .description('make a volume: reserves all of its blocks')
-    .requiredOption('--size <size>', 'e.g. 64MiB, 10GiB')
+  const volume = program
+    .command('volume')
+    .description('volumes in folders of this machine, and with --coordinator those of a cluster');
+  addCoordinatorOption(volume.command('create <dir-or-name>'))
+    .description('make a volume: reserves all of its blocks; with --replicas in a cluster, else in a folder')
+    .option('--size <size>', 'e.g. 64MiB, 10GiB')
+    .option('--replicas <count>', 'in a cluster: how many nodes hold it; default 2')
+    .option('--from <dir>', 'in a cluster: begin with the volume of that folder, on the machine of --node')
+    .option('--node <node>', 'in a cluster: one replica is on that node')
     .option('--name <name>', 'default: as the folder is called')
     .option('--allow-sparse', 'reserve nothing: for tests; a full disk then stops writes')
     .option('--durability <mode>', 'always | none (measuring only)')
     .option('--json', 'print JSON')
-    .addHelpText('after', '\nExample:\n  holdfast volume create ./vm1 --size 10GiB')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  holdfast volume create ./vm1 --size 10GiB\n' +
+        '  holdfast volume create vm1 --size 10GiB --replicas 2 --coordinator holdfast://10.0.0.9:7400',
+    )
     .action((dir: string, flags: CreateFlags) => run(() => create(dir, flags), flags.json));
-  volume
-    .command('info <dir>')
-    .description('what a closed volume is')
+  addCoordinatorOption(volume.command('info <dir-or-name>'))
+    .description('what a closed volume is, or with --coordinator one of the cluster')
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  holdfast volume info ./vm1 --json')
-    .action((dir: string, flags: { json?: boolean }) => run(() => info(dir, flags), flags.json));
+    .action((dir: string, flags: { json?: boolean; coordinator?: string }) => run(() => info(dir, flags), flags.json));
   volume
     .command('check <dir>')
     .description('verify every written block of a closed volume')
@@ -279,5 +301,6 @@ export function addVolumeCommand(
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExamples:\n  holdfast volume check ./vm1\n  holdfast volume check ./vm1 --accept-loss')
     .action((dir: string, flags: CheckFlags) => run(() => check(dir, flags), flags.json));
+  addClusterVolumeCommands(volume, run);
   addMarkCommand(volume, run);
 }

@@ -29,6 +29,8 @@ export interface ConnectionHost {
   /** Whatever this node's role is. This node's own address may be left empty. @throws HoldfastError NO_SUCH_VOLUME */
   locate(name: string): VolumeLocation;
   volumes(): ServedVolume[];
+  /** A node of a cluster takes requests that are about the node. Rejects with a HoldfastError. */
+  admin?: ((request: unknown) => Promise<object>) | undefined;
   log(level: 'info' | 'warn', message: string, fields: object): void;
   closed(connection: Connection): void;
 }

@@ -25,6 +25,7 @@ import { encodeError } from '../protocol/replies.ts';
 import type { Attachment, Expired, ServedVolume } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
 import { checkMarkName } from '../storage/marks.ts';
+import { administer } from './administer.ts';
 import type { ConnectionHost } from './connection-host.ts';
 import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
@@ -48,6 +49,8 @@ export class Connection {
   private readonly decoder: FrameDecoder;
   private hello: Session | null = null;
   private volume: ServedVolume | null = null;
+  /** The one that it is attached to, or is being attached to. */
+  private wanted: ServedVolume | null = null;
   private attachment: Attachment | null = null;
   private attaching = false;
   /** Attached for reading wherever the volume is; its mutations are refused here. */
@@ -113,8 +116,15 @@ export class Connection {
     });
   }
 
+  /** At once: not even what waits to be sent leaves any more. */
   destroy(): void {
+    this.end();
     this.flow.socket.destroy();
+  }
+
+  /** Whether it is attached to that volume, or about to be. */
+  uses(volume: ServedVolume): boolean {
+    return this.wanted === volume;
   }
 
   get idle(): boolean {
@@ -176,6 +186,13 @@ export class Connection {
           return this.answerInfo(requestId, payload);
         case MESSAGES.ATTACH.number:
           return this.attach(requestId, payload);
+        case MESSAGES.ADMIN.number:
+          return administer(
+            this.host,
+            payload,
+            (reply) => this.answer(requestId, h.type, reply),
+            (error) => this.fail(requestId, h.type, error),
+          );
         default:
           return this.operate(h, payload);
       }
@@ -225,6 +242,7 @@ export class Connection {
     }
     const volume = this.host.volume(name, access);
     this.readsOnly = access === 'any';
+    this.wanted = volume;
     const { session, generation } = this.hello!;
     const attached = (attachment: Attachment | null): void => {
       const info = volume.info();

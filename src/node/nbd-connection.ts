@@ -144,6 +144,10 @@ export class NbdConnection {
     this.end();
   }
 
+  uses(device: NbdDevice): boolean {
+    return this.device === device;
+  }
+
   get idle(): boolean {
     return this.flow.requests === 0;
   }

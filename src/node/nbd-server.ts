@@ -64,6 +64,11 @@ export class NbdServer implements NbdHost {
   log(level: 'info' | 'warn', message: string, fields: object): void {
     this.served.log(level, message, fields);
   }
+  /** The device is exported no more: its connections end at once. */
+  remove(device: NbdDevice): void {
+    for (const connection of this.connections) if (connection.uses(device)) connection.destroy();
+  }
+
   nbdClosed(connection: NbdConnection): void {
     this.connections.delete(connection);
   }

@@ -40,6 +40,10 @@ export interface ServerOptions {
   nodeName?: string;
   /** Where the volume of that name is (empty: the only one); null: not known to the node. Default: here alone. */
   locate?: (name: string) => VolumeLocation | null;
+  /** Takes what is about the node and no volume. */
+  admin?: ConnectionHost['admin'];
+  /** Why a volume that is not served is not; null: it is not known either. */
+  missing?: (name: string) => HoldfastError | null;
 }
 
 export class Server implements ConnectionHost {
@@ -47,6 +51,8 @@ export class Server implements ConnectionHost {
   readonly limits: ConnectionLimits;
   readonly serverName = `holdfast ${PACKAGE_VERSION}`;
   readonly nodeName: string;
+  readonly admin: ConnectionHost['admin'];
+  private readonly missing: (name: string) => HoldfastError | null;
   private readonly maxConnections: number;
   private readonly locator: (name: string) => VolumeLocation | null;
   private readonly logger: Log;
@@ -63,6 +69,8 @@ export class Server implements ConnectionHost {
     this.nodeName = options.nodeName ?? LONE_NODE;
     this.locator = options.locate ?? ((name) => this.hereAlone(name));
     this.logger = options.log ?? (() => {});
+    this.admin = options.admin;
+    this.missing = options.missing ?? (() => null);
     this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
       const now = performance.now();
@@ -74,6 +82,13 @@ export class Server implements ConnectionHost {
     this.served.set(volume.info().name, volume);
   }
 
+  /** It is served no more: whoever is attached to it gets no answer any more, not even one that is under way. */
+  remove(volume: ServedVolume): void {
+    const { name } = volume.info();
+    if (this.served.get(name) === volume) this.served.delete(name);
+    for (const connection of this.connections) if (connection.uses(volume)) connection.destroy();
+  }
+
   /** @returns the address that it listens on. @throws HoldfastError BUSY, ACCESS, INVALID_ARGUMENT */
   listen(address: string): Promise<string> {
     return listenOn(this.net, address);
@@ -83,7 +98,7 @@ export class Server implements ConnectionHost {
   volume(name: string, _access?: Access): ServedVolume {
     const found = this.find(name);
     if (found !== undefined) return found;
-    throw this.noSuchVolume('find volume', name);
+    throw this.missing(name) ?? this.noSuchVolume('find volume', name);
   }
 
   locate(name: string): VolumeLocation {

@@ -61,6 +61,7 @@ export const MESSAGES = {
   PING: { number: 5, request: NONE, reply: NONE, ...PLAIN },
   GOODBYE: { number: 6, request: NONE, reply: [0, MAX_ERROR_BYTES], ...PLAIN, unsolicited: true },
   LOCATE: { number: 7, request: CONTROL, reply: CONTROL, ...PLAIN },
+  ADMIN: { number: 8, request: CONTROL, reply: CONTROL, ...PLAIN },
   READ: { number: 16, request: NONE, reply: [0, MAX_IO_BYTES], ...ON_VOLUME, counted: 'reply' },
   WRITE: { number: 17, request: [1, MAX_IO_BYTES], reply: NONE, ...MUTATION, counted: 'request' },
   FLUSH: { number: 18, request: NONE, reply: NONE, ...ON_VOLUME },

@@ -456,12 +456,18 @@ export class Replica {
     this.role = 'stopped';
     this.ports.log('the replica stops', { reason });
     this.primary?.end(reason);
-    this.primary = null;
     this.follower?.stop();
     this.upstream?.close();
     this.upstream = null;
     this.endBackup();
     this.ports.serve(null);
+  }
+
+  /** After `stop`: everything that was appended is applied, nothing is under way. The store may be closed then. */
+  async stopped(): Promise<void> {
+    await this.change;
+    this.role = 'stopped';
+    if (this.store.failed === null) await this.settle();
   }
 }
 

@@ -20,7 +20,7 @@ import { type FolderLock, isLockEntry, lockFolder } from './lock.ts';
 import { formatStore, openStore } from './open-store.ts';
 import type { Recovered } from './recovery.ts';
 import { RingFiles } from './ring-files.ts';
-import { MAX_NAME_BYTES } from './superblock.ts';
+import { MAX_NAME_BYTES, type ReplicaInfo } from './superblock.ts';
 
 const FILES: readonly FileName[] = ['data', 'journal', 'meta'];
 /** Present while a creation is under way, or after one that was cut off. */
@@ -36,6 +36,12 @@ export interface CreateOptions {
   /** Reserve nothing for `data` and `meta`. */
   sparse?: boolean | undefined;
   durable?: boolean | undefined;
+  /** 16 bytes. Default: drawn. */
+  volumeId?: Uint8Array | undefined;
+  /** 16 bytes. Default: drawn. */
+  diskId?: Uint8Array | undefined;
+  /** What the disk is to its group. Default: the only copy. */
+  replica?: ReplicaInfo | undefined;
   /** Called with bytes written of bytes in all. */
   progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   signal?: AbortSignal | undefined;
@@ -101,14 +107,15 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
     const handles = await openFiles(where);
     try {
       await formatStore(new RingFiles(pool, fdsOf(handles), where), {
-        volumeId: randomBytes(16),
-        diskId: randomBytes(16),
+        volumeId: options.volumeId ?? randomBytes(16),
+        diskId: options.diskId ?? randomBytes(16),
         name,
         sizeBytes: layout.sizeBytes,
         journalBytes: layout.journalBytes,
         createdAtMs: Date.now(),
         sparse,
         durable: options.durable ?? true,
+        ...(options.replica !== undefined && { replica: options.replica }),
       });
     } finally {
       await closeAll(handles);

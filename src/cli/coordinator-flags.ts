@@ -1,0 +1,51 @@
+/** The address of the coordinator, for all commands that need one, and what etcd wants to know besides. */
+import { readFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { type OpenOptions, openCoordinator } from '../coordination/open.ts';
+import type { Coordinator } from '../coordination/register.ts';
+
+export interface CoordinatorUrl {
+  coordinator?: string;
+}
+
+export function addCoordinatorOption(command: Command): Command {
+  return command.option(
+    '--coordinator <url>',
+    'holdfast://host:7400 or etcd://host:2379,host:2379 (HOLDFAST_COORDINATOR)',
+  );
+}
+
+/**
+ * A user of etcd comes from HOLDFAST_ETCD_USER and _PASSWORD; files for etcds:// from HOLDFAST_ETCD_CA, _CERT, _KEY.
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function coordinatorOf(flags: CoordinatorUrl, options: OpenOptions = {}): Coordinator {
+  const url = flags.coordinator ?? process.env['HOLDFAST_COORDINATOR'];
+  if (url === undefined || url === '') {
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation: 'find the coordinator',
+      detail: 'its address is not given',
+      remedy: 'add --coordinator holdfast://host:7400, or set HOLDFAST_COORDINATOR',
+    });
+  }
+  const { env } = process;
+  const user = env['HOLDFAST_ETCD_USER'];
+  const password = env['HOLDFAST_ETCD_PASSWORD'];
+  const ca = env['HOLDFAST_ETCD_CA'];
+  const cert = env['HOLDFAST_ETCD_CERT'];
+  const key = env['HOLDFAST_ETCD_KEY'];
+  const files = ca !== undefined || cert !== undefined ? tlsOf(ca, cert, key) : undefined;
+  return openCoordinator(url, { ...options, user, password, ...(files !== undefined && { tls: files }) });
+}
+
+function tlsOf(ca?: string, cert?: string, key?: string): NonNullable<OpenOptions['tls']> {
+  const read = (path: string | undefined): string | undefined => {
+    try {
+      return path === undefined ? undefined : readFileSync(path, 'utf8');
+    } catch (error) {
+      throw asHoldfastError(error, { operation: 'read the files for etcd', detail: path });
+    }
+  };
+  return { ca: read(ca), cert: read(cert), key: read(key) };
+}

@@ -1,0 +1,110 @@
+/** `holdfast node`: a node of a cluster as a process. */
+import type { Command } from 'commander';
+import { pino } from 'pino';
+import { HoldfastError } from '../base/errors.ts';
+import { ClusterNode } from '../node/cluster-node.ts';
+import type { Log } from '../node/server.ts';
+import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
+import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
+import { Progress, printJson } from './output.ts';
+
+/** Exit code after a lost worker: EX_IOERR of sysexits. */
+const EXIT_FATAL = 74;
+
+export interface NodeFlags extends NbdTlsFlags {
+  name: string;
+  dir: string;
+  coordinator?: string;
+  listen: string;
+  peerListen: string;
+  nbd?: string;
+  advertise?: string;
+  registerMs: string;
+  logLevel: string;
+  json?: boolean;
+}
+
+function millisecondsOf(text: string): number {
+  const ms = Number(text);
+  if (Number.isSafeInteger(ms) && ms >= 10 && ms <= 60_000) return ms;
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'parse --register-ms',
+    detail: `"${text}" is not a number of milliseconds from 10 to 60000`,
+  });
+}
+
+async function node(flags: NodeFlags): Promise<void> {
+  const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
+  const log: Log = (level, message, fields) => logger[level](fields, message);
+  const deadlineMs = millisecondsOf(flags.registerMs);
+  const progress = new Progress('replaying the journal');
+  const running = await ClusterNode.start({
+    name: flags.name,
+    dir: flags.dir,
+    listen: flags.listen,
+    peerListen: flags.peerListen,
+    nbd: flags.nbd,
+    nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
+    advertise: flags.advertise,
+    quick: coordinatorOf(flags, { deadlineMs, connectMs: deadlineMs, attemptMs: deadlineMs / 2 }),
+    patient: coordinatorOf(flags),
+    log,
+    progress: (bytes) => progress.note(bytes),
+    onFatal: (error: HoldfastError) => {
+      process.stderr.write(`holdfast: ${error.message}\n`);
+      if (flags.json) printJson({ event: 'fatal', error: error.toJSON() });
+      process.exit(EXIT_FATAL);
+    },
+  });
+  progress.stop();
+  const { clientAddress, address, nbdUri, hosted, unopened } = running;
+  const volumes = [...hosted.values()].map(({ name }) => name);
+  if (flags.json) {
+    const nbd = nbdUri === null ? {} : { nbd: nbdUri };
+    const about = { node: flags.name, listen: clientAddress, peerListen: address, ...nbd };
+    printJson({ event: 'listening', ...about, volumes, unopened, pid: process.pid });
+  } else {
+    process.stdout.write(`node ${flags.name}: clients on ${clientAddress}, nodes on ${address}\n`);
+    process.stdout.write(`  volumes: ${volumes.join(', ') || 'none yet'}\n`);
+    for (const { dir, reason } of unopened) process.stdout.write(`  NOT HOSTED: ${dir}: ${reason}\n`);
+  }
+  await new Promise<void>((resolve) => {
+    process.once('SIGINT', () => resolve());
+    process.once('SIGTERM', () => resolve());
+  });
+  if (flags.json) printJson({ event: 'stopping' });
+  else process.stdout.write('stopping\n');
+  await running.close();
+}
+
+export function addNodeCommand(
+  program: Command,
+  run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
+): void {
+  const command = program
+    .command('node')
+    .description('a node of a cluster: hosts replicas of volumes')
+    .requiredOption('--name <name>', 'of this node, the same at each start')
+    .requiredOption('--dir <dir>', 'its folder, made if it is not there');
+  addCoordinatorOption(command);
+  addNbdTlsOptions(
+    command
+      .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
+      .option('--peer-listen <host:port>', 'where the other nodes connect', '127.0.0.1:7441')
+      .option('--advertise <host>', 'name or address of this machine, told to others instead of the listening one')
+      .option('--nbd <host:port>', 'export the volumes over NBD too; or unix:PATH'),
+  )
+    .option('--register-ms <ms>', 'how long a call to the coordinator may take in a failover', '300')
+    .option(
+      '--log-level <level>',
+      'trace | debug | info | warn | error | silent',
+      process.env['HOLDFAST_LOG_LEVEL'] ?? 'info',
+    )
+    .option('--json', 'print events as JSON, one a line')
+    .addHelpText(
+      'after',
+      '\nExample:\n  holdfast node --name a --dir ./a --listen 10.0.0.1:7401 --peer-listen 10.0.0.1:7441 \\\n' +
+        '      --coordinator holdfast://10.0.0.9:7400',
+    )
+    .action((flags: NodeFlags) => run(() => node(flags), flags.json));
+}

@@ -1,0 +1,346 @@
+/**
+ * A node of a cluster: replicas of many volumes in one process, on one port for clients, one for the other nodes, and
+ * one for NBD. What `holdfast node` runs.
+ *
+ * Guarantees: a volume that cannot be opened, or whose store fails, does not stop the others, and is reported; a lost
+ * worker ends the process; `close` hands over what this node is primary of, and leaves clean volumes.
+ */
+import { randomUUID } from 'node:crypto';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { freeBytes } from '../../native-free/free-space.ts';
+import type { Coordinator, SeenNode } from '../coordination/register.ts';
+import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import { IoPool } from '../storage/io-pool.ts';
+import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
+import { Admin } from './admin.ts';
+import { type Host, HostedVolume } from './hosted-volume.ts';
+import { isLone } from './lone-connection.ts';
+import type { NbdDevice } from './nbd-device.ts';
+import { NbdServer } from './nbd-server.ts';
+import type { NbdTls } from './nbd-tls.ts';
+import { type NodeFolder, openNodeFolder } from './node-folder.ts';
+import { type PeerLimits, PeerNetwork } from './peer-server.ts';
+import { ServedNbdDevice } from './served-nbd-device.ts';
+import { type Log, Server } from './server.ts';
+
+const TICK_MS = 20;
+const SLOW_TICK_MS = 1000;
+/** How often the node says that it is there, and asks who else is. */
+const ANNOUNCE_MS = 5000;
+/** A primary that is told to stop waits for requests under way. */
+const RESIGN_MS = 2000;
+/** One volume's last words to the others, when the node itself goes on. */
+const LAST_WORDS_MS = 200;
+const UNREACHED_LOG_MS = 60_000;
+export const MAX_VOLUMES = 256;
+
+export interface ClusterNodeOptions {
+  name: string;
+  dir: string;
+  listen: string;
+  peerListen: string;
+  nbd?: string | undefined;
+  nbdTls?: NbdTls | null | undefined;
+  /** Host to tell others instead of the one that is listened on. */
+  advertise?: string | undefined;
+  /** With a short deadline, for the registers. */
+  quick: Coordinator;
+  patient: Coordinator;
+  peerLimits?: Partial<PeerLimits>;
+  log: Log;
+  progress?: (bytes: number) => void;
+  /** A worker is lost: the process is to end. */
+  onFatal: (error: HoldfastError) => void;
+}
+
+/** A folder that is no replica here, and why. */
+export interface Unopened {
+  dir: string;
+  reason: string;
+}
+
+export interface Located {
+  volumeId: string;
+  name: string;
+  epoch: number;
+  primary: string;
+  /** Null: there is no primary. */
+  primaryAddress: string | null;
+  reads: 'primary';
+  members: Array<{ node: string; clientAddress: string; inSync: boolean }>;
+}
+
+export class ClusterNode implements Host {
+  readonly node: string;
+  readonly bootId: string = randomUUID();
+  readonly quick: Coordinator;
+  readonly patient: Coordinator;
+  readonly pool: IoPool;
+  readonly server: Server;
+  readonly network: PeerNetwork;
+  readonly hosted: Map<string, HostedVolume> = new Map();
+  readonly unopened: Unopened[] = [];
+  readonly folder: NodeFolder;
+  /** In force, as others are told. */
+  address = '';
+  clientAddress = '';
+  nbdUri: string | null = null;
+  private readonly options: ClusterNodeOptions;
+  private readonly nbd: NbdServer | null;
+  private readonly devices: Map<PrimaryVolume, NbdDevice> = new Map();
+  private directory: SeenNode[] = [];
+  /** When it was last told that a node is not reached for a volume. */
+  private readonly toldMs: Map<string, number> = new Map();
+  private readonly timers: NodeJS.Timeout[] = [];
+  private announcing = false;
+  private closing = false;
+
+  private constructor(options: ClusterNodeOptions, folder: NodeFolder) {
+    this.options = options;
+    this.folder = folder;
+    this.node = options.name;
+    this.quick = options.quick;
+    this.patient = options.patient;
+    this.pool = new IoPool({ onLost: (error) => this.fatal(error) });
+    this.pool.isLone = isLone;
+    const admin = new Admin(this);
+    this.server = new Server({
+      arena: this.pool.arena,
+      log: options.log,
+      admin: (request) => admin.perform(request),
+      missing: (name) => this.missing(name),
+    });
+    const { limits } = this.server;
+    this.nbd =
+      options.nbd === undefined
+        ? null
+        : new NbdServer({ limits, log: options.log, tls: options.nbdTls, devices: () => [...this.devices.values()] });
+    const { node, bootId } = this;
+    const log = (message: string, fields: object): void => this.logPeers(message, fields);
+    this.network = new PeerNetwork({ node, bootId, log, ...(options.peerLimits && { limits: options.peerLimits }) });
+  }
+
+  /** @throws HoldfastError LOCKED, BUSY, INVALID_ARGUMENT, ACCESS */
+  static async start(options: ClusterNodeOptions): Promise<ClusterNode> {
+    const folder = await openNodeFolder(options.dir, options.name);
+    const node = new ClusterNode(options, folder);
+    try {
+      await node.begin();
+      return node;
+    } catch (error) {
+      await node.close();
+      throw error;
+    }
+  }
+
+  private async begin(): Promise<void> {
+    const { options, folder } = this;
+    this.clientAddress = this.told(await this.server.listen(options.listen));
+    this.address = this.told(await this.network.listen(options.peerListen));
+    if (this.nbd !== null) this.nbdUri = await this.nbd.listen(options.nbd!);
+    for (const dir of folder.volumes) await this.open(dir).catch(() => {});
+    // Late as the timer may be: what has arrived meanwhile is looked at first.
+    const tick = (): void => {
+      for (const volume of this.hosted.values()) volume.tick();
+    };
+    const slowTick = (): void => {
+      for (const volume of this.hosted.values()) volume.slowTick();
+    };
+    this.timers.push(setInterval(() => setImmediate(tick), TICK_MS));
+    this.timers.push(setInterval(slowTick, SLOW_TICK_MS));
+    this.timers.push(setInterval(() => void this.announce(), ANNOUNCE_MS));
+    await this.announce();
+  }
+
+  /** What others are told of an address that is listened on. */
+  private told(listening: string): string {
+    const { advertise } = this.options;
+    const port = listening.slice(listening.lastIndexOf(':') + 1);
+    if (advertise !== undefined) return advertise.includes(':') ? `[${advertise}]:${port}` : `${advertise}:${port}`;
+    if (!/^(?:0\.0\.0\.0|\[::\]):/.test(listening)) return listening;
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation: 'start the node',
+      detail: `${listening} is no address that others can be told`,
+      remedy: 'add --advertise HOST, the name or address of this machine',
+    });
+  }
+
+  private fatal(error: HoldfastError): void {
+    // Whoever waits for an answer must not get one from what is left in a queue.
+    this.server.destroy();
+    this.nbd?.destroy();
+    this.options.onFatal(error);
+  }
+
+  log(level: 'info' | 'warn' | 'error', message: string, fields: object): void {
+    this.options.log(level, message, fields);
+  }
+
+  /** Attempts to reach a node that is down come five times a second: they are told once a minute. */
+  private logPeers(message: string, fields: { volume?: string; node?: string }): void {
+    if (fields.node !== undefined && message === 'a replica is not reached') {
+      const key = `${fields.volume}/${fields.node}`;
+      const nowMs = performance.now();
+      if (nowMs - (this.toldMs.get(key) ?? -Infinity) < UNREACHED_LOG_MS) return;
+      this.toldMs.set(key, nowMs);
+    }
+    this.log('info', message, fields);
+  }
+
+  get arena(): IoPool['arena'] {
+    return this.pool.arena;
+  }
+
+  // --- volumes ----------------------------------------------------------------------------------------------------------
+
+  /** Hosts the volume in a folder. @throws HoldfastError, and remembers it for `status` */
+  async open(dir: string): Promise<HostedVolume> {
+    const at = this.unopened.findIndex((one) => one.dir === dir);
+    if (at >= 0) this.unopened.splice(at, 1);
+    try {
+      const { progress } = this.options;
+      const open = await openVolume(dir, this.pool, progress === undefined ? {} : { progress });
+      try {
+        return this.host(open);
+      } catch (error) {
+        await open.close();
+        throw error;
+      }
+    } catch (error) {
+      const { message } = asHoldfastError(error);
+      this.unopened.push({ dir, reason: message });
+      this.log('error', 'a volume is not hosted', { dir, reason: message });
+      throw error;
+    }
+  }
+
+  private host(open: OpenVolume): HostedVolume {
+    const { store } = open;
+    const operation = 'host a volume';
+    if (store.replica.state === 'solo') {
+      throw new HoldfastError('INVALID_ARGUMENT', {
+        operation,
+        volume: store.name,
+        detail: 'it is an only copy, no replica',
+        remedy: 'serve it by itself: holdfast serve DIR',
+      });
+    }
+    if (this.hosted.size >= MAX_VOLUMES) {
+      throw new HoldfastError('TOO_MANY', { operation, volume: store.name, detail: `the limit is ${MAX_VOLUMES}` });
+    }
+    if (this.byName(store.name) !== null && store.name !== '') {
+      throw new HoldfastError('EXISTS', { operation, volume: store.name, detail: 'another volume here has that name' });
+    }
+    const volume = new HostedVolume(this, open);
+    this.hosted.set(volume.volumeId, volume);
+    return volume;
+  }
+
+  byName(name: string): HostedVolume | null {
+    const all = [...this.hosted.values()];
+    if (name === '' && all.length === 1) return all[0]!;
+    return all.find((volume) => volume.name === name) ?? null;
+  }
+
+  /** Hosts it no more; the folder stays. A primary hands over first. */
+  async release(volume: HostedVolume): Promise<void> {
+    await volume.resign(delay(RESIGN_MS));
+    await delay(LAST_WORDS_MS);
+    if (this.hosted.get(volume.volumeId) === volume) this.hosted.delete(volume.volumeId);
+    await volume.close();
+  }
+
+  serve(volume: PrimaryVolume): void {
+    this.server.add(volume);
+    this.devices.set(volume, new ServedNbdDevice(volume, this.arena));
+  }
+
+  unserve(volume: PrimaryVolume): void {
+    this.server.remove(volume);
+    const device = this.devices.get(volume);
+    this.devices.delete(volume);
+    if (device !== undefined) this.nbd?.remove(device);
+  }
+
+  // --- where things are -------------------------------------------------------------------------------------------------
+
+  private seen(node: string): SeenNode | null {
+    return this.directory.find((one) => one.node === node) ?? null;
+  }
+
+  peerAddress(node: string): string | null {
+    return this.seen(node)?.address ?? null;
+  }
+
+  /** Who serves a volume of which this node has a replica; null: it has none, or knows no register. */
+  locate(name: string): Located | null {
+    const volume = this.byName(name);
+    const register = volume?.register.known ?? null;
+    if (volume === null || register === null) return null;
+    const { volumeId, volume: registered, epoch, primary, inSync } = register;
+    const members = register.members.map(({ node, clientAddress }) => ({
+      node,
+      clientAddress: this.seen(node)?.clientAddress ?? clientAddress,
+      inSync: inSync.includes(node),
+    }));
+    const primaryAddress = members.find(({ node }) => node === primary)?.clientAddress ?? null;
+    return { volumeId, name: registered, epoch, primary, primaryAddress, reads: 'primary', members };
+  }
+
+  private missing(name: string): HoldfastError | null {
+    const volume = this.byName(name);
+    if (volume === null) return null;
+    const located = this.locate(name);
+    const address = located?.primaryAddress ?? null;
+    const elsewhere = address !== null && located!.primary !== this.node;
+    return new HoldfastError('NOT_PRIMARY', {
+      operation: 'find volume',
+      volume: volume.name,
+      detail: elsewhere
+        ? `the primary is ${located!.primary} at ${address}`
+        : `it is not served at the moment: ${volume.status().waits ?? 'the primary is changing'}`,
+    });
+  }
+
+  private async announce(): Promise<void> {
+    if (this.announcing || this.closing) return;
+    this.announcing = true;
+    const { node, address, clientAddress, patient } = this;
+    try {
+      const free = await freeBytes(this.folder.volumesDir);
+      await patient.announce({ node, address, clientAddress, freeBytes: free });
+      this.directory = await patient.nodes();
+    } catch (error) {
+      if (!this.closing) this.log('warn', 'not announced', { reason: asHoldfastError(error).message });
+    }
+    this.announcing = false;
+  }
+
+  // --- the end ----------------------------------------------------------------------------------------------------------
+
+  async close(): Promise<void> {
+    if (this.closing) return;
+    this.closing = true;
+    const volumes = [...this.hosted.values()];
+    let late: NodeJS.Timeout | undefined;
+    const waited = new Promise<void>((resolve) => (late = setTimeout(resolve, RESIGN_MS)));
+    await Promise.all(volumes.map((volume) => volume.resign(waited)));
+    clearTimeout(late);
+    for (const timer of this.timers) clearInterval(timer);
+    await Promise.all([this.server.close(), this.nbd?.close()]);
+    // Last words leave before the streams end.
+    await this.network.close();
+    for (const volume of volumes) {
+      await volume.close().catch((error: unknown) => {
+        this.log('error', 'a volume was not closed in good order', { volume: volume.name, reason: String(error) });
+      });
+    }
+    await this.pool.close();
+    await Promise.all([this.quick.close(), this.patient.close()]);
+    this.folder.lock.release();
+  }
+}
+
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

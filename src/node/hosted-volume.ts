@@ -1,0 +1,312 @@
+/**
+ * One replica of one volume in a node's process: the replication core with its ports, which are the peers' streams, the
+ * register, the clients and the clock.
+ *
+ * Guarantees: nothing reaches the core any more once it is being closed; a store that failed stops this replica and no
+ * other, and is marked as poisoned when a sync failed; when the volume is served no more, its clients get no further
+ * answer.
+ */
+import type { HoldfastError } from '../base/errors.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+import type { Coordinator } from '../coordination/register.ts';
+import { peerIdOf } from '../replication/group-register.ts';
+import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
+import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import { Replica } from '../replication/replica.ts';
+import type { Arena } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
+import type { OpenVolume } from '../storage/volume-folder.ts';
+import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
+import { RegisterLink } from './register-link.ts';
+
+export interface Host {
+  readonly node: string;
+  readonly bootId: string;
+  readonly arena: Arena;
+  readonly network: PeerNetwork;
+  /** Calls with a short deadline, and calls with a longer one. */
+  readonly quick: Coordinator;
+  readonly patient: Coordinator;
+  /** What the node said of itself last; null: nothing was heard of it. */
+  peerAddress(node: string): string | null;
+  serve(volume: PrimaryVolume): void;
+  unserve(volume: PrimaryVolume): void;
+  log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
+}
+
+/** How far a reintegration is, on the primary. */
+export interface SyncStatus {
+  phase: string;
+  pass: number;
+  copiedBytes: number;
+  leftBytes: number;
+  bytesPerSecond: number;
+}
+
+export interface ReplicaStatus {
+  volume: string;
+  volumeId: string;
+  diskId: string;
+  dir: string;
+  sizeBytes: number;
+  role: string;
+  serving: boolean;
+  state: string;
+  health: string;
+  healthReason: string;
+  failed: string | null;
+  epoch: number;
+  last: string;
+  committed: string;
+  outOfSpace: boolean;
+  registerVersion: number | null;
+  /** Why it does not get on; null: it does. */
+  waits: string | null;
+  /** On the primary: the other members. */
+  peers: Array<{ node: string; phase: string; acked: string; dirtyBytes: number | null; sync: SyncStatus | null }>;
+}
+
+const position = ({ epoch, seq }: { epoch: number; seq: number }): string => `${epoch}.${seq}`;
+export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+export class HostedVolume implements PeerVolume {
+  readonly name: string;
+  readonly volumeId: string;
+  readonly diskId: string;
+  readonly dir: string;
+  readonly store: BlockStore;
+  readonly register: RegisterLink;
+  private readonly host: Host;
+  private readonly open: OpenVolume;
+  private readonly replica: Replica;
+  private readonly port: PeerPort;
+  private served: PrimaryVolume | null = null;
+  private closing = false;
+  private poisoned: Promise<void> | null = null;
+  /** Nodes that could not be reached under the address that was tried last. */
+  private readonly missed: Set<string> = new Set();
+  private readonly rates: Map<string, { atMs: number; copiedBlocks: number; bytesPerSecond: number }> = new Map();
+  private lastRefusal = '';
+
+  constructor(host: Host, open: OpenVolume) {
+    const { store } = open;
+    this.host = host;
+    this.open = open;
+    this.store = store;
+    this.dir = open.dir;
+    this.name = store.name;
+    this.volumeId = toHex(store.volumeId);
+    this.diskId = toHex(store.diskId);
+    this.port = host.network.join(this);
+    this.register = new RegisterLink({
+      volumeId: this.volumeId,
+      node: host.node,
+      bootId: host.bootId,
+      quick: host.quick,
+      patient: host.patient,
+      learned: (register) => this.closing || this.replica.learn(register),
+      log: (message, fields) => this.log('warn', message, fields),
+    });
+    this.replica = new Replica({
+      node: host.node,
+      store,
+      arena: host.arena,
+      ports: {
+        now: () => performance.now(),
+        random: () => Math.random(),
+        connect: (node) => this.port.connect(node, this.addressOf(node)),
+        readRegister: () => this.register.read(),
+        compareAndSet: (token, version, next) =>
+          this.register.compareAndSet(
+            version,
+            next,
+            (outcome) => this.closing || this.replica.casSettled(token, outcome),
+          ),
+        serve: (volume) => this.serve(volume),
+        log: (message, fields) => this.log('info', message, fields ?? {}),
+      },
+    });
+  }
+
+  private log(level: 'info' | 'warn' | 'error', message: string, fields: object): void {
+    if ('reason' in fields) this.lastRefusal = `${message}: ${String(fields.reason)}`;
+    this.host.log(level, message, { volume: this.name, ...fields });
+  }
+
+  private serve(volume: PrimaryVolume | null): void {
+    if (this.served !== null) this.host.unserve(this.served);
+    this.served = volume;
+    if (volume !== null) this.host.serve(volume);
+  }
+
+  // --- streams ----------------------------------------------------------------------------------------------------------
+
+  registerId(): string {
+    return toHex(this.store.replica.registerId);
+  }
+
+  /** What the node said last counts, unless it was not reached so: then what the register says, in turn. */
+  private addressOf(node: string): string | null {
+    const said = this.host.peerAddress(node);
+    const registered = this.register.known?.members.find((member) => member.node === node)?.address;
+    // It is no member any more.
+    if (registered === undefined) return null;
+    return this.missed.has(node) ? registered : (said ?? registered);
+  }
+
+  connected(link: PeerLink): void {
+    this.missed.delete(link.node);
+    if (this.closing) link.close();
+    else this.replica.connected(link);
+  }
+
+  closed(node: string, link: PeerLink | null): void {
+    if (link === null && !this.missed.delete(node)) this.missed.add(node);
+    if (!this.closing) this.replica.closed(node, link);
+  }
+
+  received(link: PeerLink, message: PeerMessage): void {
+    if (!this.closing) this.replica.received(link, message);
+  }
+
+  // --- time -------------------------------------------------------------------------------------------------------------
+
+  /** Every 20 ms or so. */
+  tick(): void {
+    if (this.closing) return;
+    if (this.store.failed !== null) return this.storeFailed(this.store.failed);
+    this.replica.tick();
+    if (this.served !== null && this.store.owed.count > 0) void this.served.zeroSome();
+  }
+
+  /** Every second or so. */
+  slowTick(): void {
+    if (this.closing || this.store.failed !== null) return;
+    if (this.store.outOfSpace) this.store.retryParked();
+    const nowMs = performance.now();
+    for (const { node, sync } of this.replica.primary?.status() ?? []) {
+      if (sync === null) {
+        this.rates.delete(node);
+        continue;
+      }
+      const { copiedBlocks } = sync;
+      const before = this.rates.get(node);
+      const bytes = before === undefined ? 0 : (copiedBlocks - before.copiedBlocks) * BLOCK_BYTES;
+      const bytesPerSecond = before === undefined ? 0 : Math.max(0, (bytes * 1000) / (nowMs - before.atMs));
+      this.rates.set(node, { atMs: nowMs, copiedBlocks, bytesPerSecond });
+    }
+  }
+
+  private storeFailed(error: HoldfastError): void {
+    if (this.poisoned !== null) return;
+    this.replica.stop(error.message);
+    this.log('error', 'the store has failed', { reason: error.message });
+    // A failed sync leaves pages that look clean and are not on disk: the next opening must know.
+    const marked = /fdatasync/.test(error.message) ? this.store.markPoisoned(error.message) : Promise.resolve();
+    this.poisoned = marked.catch(() => {});
+  }
+
+  // --- the end ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * Stops being a replica; a primary hands over first. What it told the others may still be on its way: the streams are
+   * the caller's to end, by `close`.
+   * @param waited resolves when waiting for requests under way is to end
+   */
+  async resign(waited: Promise<void>): Promise<void> {
+    if (this.closing) return;
+    await this.replica.resign(waited);
+    this.closing = true;
+    this.register.close();
+  }
+
+  /** After `resign`: ends the streams, applies what was appended, closes the store. */
+  async close(): Promise<void> {
+    this.closing = true;
+    this.register.close();
+    this.replica.stop('it is closed');
+    this.port.leave();
+    await this.poisoned;
+    await this.replica.stopped().catch((error: unknown) => this.log('error', 'closing', { reason: String(error) }));
+    await this.open.close();
+  }
+
+  // --- what it tells ----------------------------------------------------------------------------------------------------
+
+  get isPrimary(): boolean {
+    return this.replica.role === 'primary';
+  }
+
+  get volume(): PrimaryVolume | null {
+    return this.served;
+  }
+
+  status(): ReplicaStatus {
+    const { store, replica } = this;
+    const known = this.register.known;
+    return {
+      volume: this.name,
+      volumeId: this.volumeId,
+      diskId: this.diskId,
+      dir: this.dir,
+      sizeBytes: store.sizeBytes,
+      role: replica.role,
+      serving: this.served !== null,
+      state: store.replica.state,
+      health: store.health,
+      healthReason: store.healthReason,
+      failed: store.failed?.message ?? null,
+      epoch: store.epoch,
+      last: position(store.lastPosition),
+      committed: position(store.committedPosition),
+      outOfSpace: store.outOfSpace,
+      registerVersion: known?.version ?? null,
+      waits: this.waits(),
+      peers: this.peers(),
+    };
+  }
+
+  private peers(): ReplicaStatus['peers'] {
+    const known = this.register.known;
+    return (this.replica.primary?.status() ?? []).map(({ node, phase, acked, sync }) => {
+      const id = known === null ? null : peerIdOf(known, node);
+      const dirty = id === null ? null : this.store.peers.of(id);
+      return {
+        node,
+        phase,
+        acked: position(acked),
+        dirtyBytes: dirty === null ? null : dirty.bitmap.count * BLOCK_BYTES,
+        sync: sync && {
+          phase: sync.phase,
+          pass: sync.pass,
+          copiedBytes: sync.copiedBlocks * BLOCK_BYTES,
+          leftBytes: sync.dirtyBlocks * BLOCK_BYTES,
+          bytesPerSecond: Math.round(this.rates.get(node)?.bytesPerSecond ?? 0),
+        },
+      };
+    });
+  }
+
+  private waits(): string | null {
+    const { register, replica, store, host } = this;
+    if (store.failed !== null) return `the store has failed: ${store.failed.message}`;
+    if (replica.role === 'stopped') return this.lastRefusal;
+    if (store.outOfSpace) return 'the disk under the sparse volume is full';
+    if (replica.role === 'following') return null;
+    if (register.failure !== null) return `the coordinator does not answer: ${register.failure.message}`;
+    const { known } = register;
+    if (known === null) return register.absent ? 'the coordinator has no register of this volume' : 'for the register';
+    const member = known.members.find(({ node }) => node === host.node);
+    if (member === undefined) return 'the register does not have this node as a member';
+    if (member.diskId !== this.diskId) return `the register names another disk of this node: ${member.diskId}`;
+    if (replica.role === 'primary') {
+      if (this.served !== null) return null;
+      const missing = this.peers().filter(({ node, phase }) => known.inSync.includes(node) && phase !== 'joined');
+      return `to open its epoch: ${missing.map(({ node, phase }) => `${node} is ${phase}`).join(', ')}`;
+    }
+    if (!known.inSync.includes(host.node)) {
+      return `for the primary (${known.primary || 'there is none'}) to bring it in. ${this.lastRefusal}`.trim();
+    }
+    return `for a primary, or to become it. ${this.lastRefusal}`.trim();
+  }
+}
