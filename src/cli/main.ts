@@ -9,6 +9,8 @@ import { addNbdCommand } from './nbd-command.ts';
 import { addNodeCommand } from './node-command.ts';
 import { reportError } from './output.ts';
 import { addServeCommand } from './serve-command.ts';
+import { addStatusCommand } from './status-command.ts';
+import { addUpCommand } from './up-command.ts';
 import { addVolumeCommand } from './volume-command.ts';
 
 async function run(work: () => Promise<void>, json = false): Promise<void> {
@@ -24,8 +26,10 @@ const program = new Command('holdfast')
   .version(PACKAGE_VERSION)
   .showHelpAfterError()
   .configureHelp({ sortSubcommands: false });
+addUpCommand(program, run);
 addServeCommand(program, run);
 addNodeCommand(program, run);
+addStatusCommand(program, run);
 addVolumeCommand(program, run);
 addDataCommands(program, run);
 addNbdCommand(program, run);

@@ -1,4 +1,4 @@
-/** `holdfast serve DIR` and `npm start`: one node, no coordinator. */
+/** `holdfast serve DIR` and `holdfast demo`: one node, no coordinator. */
 import type { Command } from 'commander';
 import { pino } from 'pino';
 import { formatBytes } from '../base/units.ts';
@@ -111,7 +111,7 @@ async function demo(flags: ServeFlags): Promise<void> {
       'To try, in a second shell in this folder:',
       `  ${cli} write ${url} --offset 0 < some-file          write a file into the volume`,
       `  ${cli} read ${url} --offset 0 --length 1MiB | sha256sum   read it back`,
-      `  kill -9 ${process.pid}; npm start                          crash the server: what was acknowledged is still there`,
+      `  kill -9 ${process.pid}; ${cli} demo                         crash the server: what was acknowledged is still there`,
       `  ${cli} bench read --url ${url}                      measure it`,
       `The volume lies in ${DEMO_DIR}; stop with Ctrl-C, then: ${cli} volume check ${DEMO_DIR}`,
       '',
@@ -151,6 +151,6 @@ export function addServeCommand(
     )
     .action((dir: string, f: ServeFlags) => run(() => serve(dir, f), f.json));
   flags(
-    program.command('demo').description(`what npm start runs: serves a volume in ${DEMO_DIR}`).option('--size <size>'),
+    program.command('demo').description(`serves a volume in ${DEMO_DIR}, by itself`).option('--size <size>'),
   ).action((f: ServeFlags) => run(() => demo(f), f.json));
 }

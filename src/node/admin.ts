@@ -181,8 +181,7 @@ export class Admin {
     if (volume === null) throw new HoldfastError('NO_SUCH_VOLUME', { operation: 'resign', volume: name });
     if (!volume.isPrimary) return { resigned: false };
     return this.alone(volume.volumeId, async () => {
-      await this.node.release(volume);
-      await this.node.open(volume.dir);
+      await this.node.renew(volume);
       return { resigned: true };
     });
   }

@@ -92,6 +92,10 @@ export class ClusterNode implements Host {
   /** When it was last told that a node is not reached for a volume. */
   private readonly toldMs: Map<string, number> = new Map();
   private readonly timers: NodeJS.Timeout[] = [];
+  /** Not all volumes of the folder are open yet. */
+  private opening = true;
+  /** Names of volumes that are being closed, some of them to be opened anew. */
+  private readonly leaving: Set<string> = new Set();
   private announcing = false;
   private closing = false;
 
@@ -139,6 +143,7 @@ export class ClusterNode implements Host {
     this.address = this.told(await this.network.listen(options.peerListen));
     if (this.nbd !== null) this.nbdUri = await this.nbd.listen(options.nbd!);
     for (const dir of folder.volumes) await this.open(dir).catch(() => {});
+    this.opening = false;
     // Late as the timer may be: what has arrived meanwhile is looked at first.
     const tick = (): void => {
       for (const volume of this.hosted.values()) volume.tick();
@@ -244,10 +249,27 @@ export class ClusterNode implements Host {
 
   /** Hosts it no more; the folder stays. A primary hands over first. */
   async release(volume: HostedVolume): Promise<void> {
-    await volume.resign(delay(RESIGN_MS));
-    await delay(LAST_WORDS_MS);
-    if (this.hosted.get(volume.volumeId) === volume) this.hosted.delete(volume.volumeId);
-    await volume.close();
+    this.leaving.add(volume.name);
+    try {
+      await volume.resign(delay(RESIGN_MS));
+      await delay(LAST_WORDS_MS);
+      await volume.close();
+      this.hosted.delete(volume.volumeId);
+    } finally {
+      this.leaving.delete(volume.name);
+    }
+  }
+
+  /** Closes it, a primary hands over first, and opens it anew as one that follows. */
+  async renew(volume: HostedVolume): Promise<void> {
+    this.leaving.add(volume.name);
+    try {
+      await this.release(volume);
+      this.leaving.add(volume.name);
+      await this.open(volume.dir);
+    } finally {
+      this.leaving.delete(volume.name);
+    }
   }
 
   serve(volume: PrimaryVolume): void {
@@ -289,7 +311,11 @@ export class ClusterNode implements Host {
 
   private missing(name: string): HoldfastError | null {
     const volume = this.byName(name);
-    if (volume === null) return null;
+    if (volume === null) {
+      // Nobody is to be told that it is not there while it may be.
+      if (!this.opening && !this.leaving.has(name)) return null;
+      return new HoldfastError('NOT_PRIMARY', { operation: 'find volume', volume: name, detail: 'it is being opened' });
+    }
     const located = this.locate(name);
     const address = located?.primaryAddress ?? null;
     const elsewhere = address !== null && located!.primary !== this.node;

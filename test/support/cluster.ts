@@ -1,0 +1,175 @@
+/**
+ * A cluster of real processes: a coordinator and nodes on loopback, in folders of their own. Nodes keep their addresses
+ * when they are started anew. Processes are ended by their pid, and when the test's process ends.
+ */
+import * as assert from 'uvu/assert';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ClusterView } from '../../src/cli/cluster-status.ts';
+import { CoordinatorProcess, freePorts } from './coordinators.ts';
+import { holdfast, launch, temporaryFolder } from './server-process.ts';
+
+type Running = Awaited<ReturnType<typeof launch<{ listen: string; nbd?: string }>>>;
+const CHUNK = 1024 * 1024;
+const PATIENCE_MS = 60_000;
+
+interface NodeSlot {
+  name: string;
+  dir: string;
+  args: string[];
+  address: string;
+  running: Running | null;
+}
+
+export class TestCluster {
+  readonly dir: string = temporaryFolder();
+  readonly nodes: Map<string, NodeSlot> = new Map();
+  coordinator!: CoordinatorProcess;
+  /** What all nodes have printed, those included that are gone. */
+  private printed = '';
+
+  static async start(names: string[]): Promise<TestCluster> {
+    const cluster = new TestCluster();
+    cluster.coordinator = await CoordinatorProcess.start(join(cluster.dir, 'coordinator'));
+    for (const name of names) await cluster.add(name);
+    return cluster;
+  }
+
+  async add(name: string): Promise<void> {
+    const [client, peer] = await freePorts(2);
+    const dir = join(this.dir, name);
+    const address = `127.0.0.1:${client}`;
+    const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinator.url];
+    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`);
+    this.nodes.set(name, { name, dir, args, address, running: null });
+    await this.restart(name);
+  }
+
+  slot(name: string): NodeSlot {
+    return this.nodes.get(name)!;
+  }
+
+  async restart(name: string, ...more: string[]): Promise<void> {
+    const slot = this.slot(name);
+    assert.is(slot.running, null, `${name} runs already`);
+    slot.running = await launch([...slot.args, ...more], { HOLDFAST_LOG_LEVEL: 'info' });
+  }
+
+  /** @returns its exit code */
+  async kill(name: string, signal: NodeJS.Signals = 'SIGKILL'): Promise<number | null> {
+    const slot = this.slot(name);
+    const running = slot.running!;
+    slot.running = null;
+    running.child.kill(signal);
+    const { code } = await running.exited;
+    this.printed += running.printed();
+    return code;
+  }
+
+  /** Lines that the nodes have logged. */
+  log(): string {
+    const live = [...this.nodes.values()].map(({ running }) => running?.printed() ?? '');
+    return this.printed + live.join('');
+  }
+
+  /** Runs the command line with this coordinator. */
+  async cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+    const { code, stdout, stderr } = await holdfast(args, { env: { HOLDFAST_COORDINATOR: this.coordinator.url } });
+    return { code, stdout: stdout.toString(), stderr };
+  }
+
+  /** As `cli`, and it must succeed. */
+  async must(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.cli(...args);
+    assert.is(code, 0, `holdfast ${args.join(' ')}: ${stderr}${stdout}`);
+    return stdout;
+  }
+
+  create(name: string, size: string, replicas: number, ...more: string[]): Promise<string> {
+    return this.must('volume', 'create', name, '--size', size, '--replicas', String(replicas), ...more);
+  }
+
+  async status(): Promise<ClusterView> {
+    const { stdout } = await this.cli('status', '--json');
+    return JSON.parse(stdout) as ClusterView;
+  }
+
+  /** Waits until a look at the cluster satisfies. @returns that look */
+  async until(satisfied: (view: ClusterView) => boolean, what: string): Promise<ClusterView> {
+    const endMs = performance.now() + PATIENCE_MS;
+    let view = await this.status();
+    while (!satisfied(view)) {
+      if (performance.now() > endMs) {
+        const log = this.log().split('\n').slice(-60).join('\n');
+        throw new Error(`waited in vain for ${what}\n${JSON.stringify(view, null, 1)}\n${log}`);
+      }
+      view = await this.status();
+    }
+    return view;
+  }
+
+  untilSafe(): Promise<ClusterView> {
+    return this.until(({ verdict, volumes }) => verdict === 'safe' && volumes.length > 0, 'all replicas to be in sync');
+  }
+
+  async primary(volume: string): Promise<string> {
+    const view = await this.untilServed(volume);
+    return view.volumes.find((one) => one.volume === volume)!.primary;
+  }
+
+  untilServed(volume: string): Promise<ClusterView> {
+    const served = ({ volumes }: ClusterView): boolean =>
+      volumes.some((one) => one.volume === volume && one.verdict !== 'unavailable');
+    return this.until(served, `${volume} to be served`);
+  }
+
+  /** Of all nodes, for clients. */
+  url(volume: string): string {
+    return `holdfast://${[...this.nodes.values()].map(({ address }) => address).join(',')}/${volume}`;
+  }
+
+  /** Stops all nodes in good order. @returns their exit codes by name */
+  async stopNodes(): Promise<Record<string, number | null>> {
+    const codes: Record<string, number | null> = {};
+    for (const { name, running } of this.nodes.values()) {
+      if (running !== null) codes[name] = await this.kill(name, 'SIGTERM');
+    }
+    return codes;
+  }
+
+  /** With all nodes stopped: what is owed is put in place, then the images of these nodes are compared. */
+  async compare(volume: string, names: string[]): Promise<void> {
+    const files: string[] = [];
+    for (const name of names) {
+      const folder = join(this.slot(name).dir, 'volumes', volume);
+      await this.must('volume', 'check', folder, '--flatten');
+      files.push(join(folder, 'data'));
+    }
+    for (const file of files.slice(1)) assert.is(await firstDifference(files[0]!, file), null, `${file} differs at`);
+  }
+
+  async stop(): Promise<void> {
+    for (const { name, running } of this.nodes.values()) if (running !== null) await this.kill(name);
+    await this.coordinator.kill();
+  }
+}
+
+/** @returns the offset of the first byte that differs, null if none does */
+async function firstDifference(one: string, other: string): Promise<number | null> {
+  const [a, b] = [await open(one), await open(other)];
+  try {
+    const [sizeA, sizeB] = [(await a.stat()).size, (await b.stat()).size];
+    if (sizeA !== sizeB) return Math.min(sizeA, sizeB);
+    const [left, right] = [Buffer.alloc(CHUNK), Buffer.alloc(CHUNK)];
+    for (let at = 0; at < sizeA; at += CHUNK) {
+      const { bytesRead } = await a.read(left, 0, CHUNK, at);
+      await b.read(right, 0, CHUNK, at);
+      if (left.subarray(0, bytesRead).equals(right.subarray(0, bytesRead))) continue;
+      for (let i = 0; i < bytesRead; i++) if (left[i] !== right[i]) return at + i;
+    }
+    return null;
+  } finally {
+    await a.close();
+    await b.close();
+  }
+}
