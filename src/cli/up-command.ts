@@ -153,8 +153,11 @@ async function up(flags: UpFlags): Promise<void> {
     });
     children.push(...nodes);
     const events = await Promise.all(nodes.map(({ listening }) => listening));
-    await Promise.race([told, prepare(coordinator, count, flags)]);
-    show(flags, coordinator, nodes, events);
+    const ready = prepare(coordinator, count, flags);
+    // Told to stop while it is under way: what becomes of it is of no interest any more.
+    ready.catch(() => {});
+    const primary = await Promise.race([told.then(() => null), ready]);
+    if (primary !== null) show(flags, coordinator, { nodes, events, primary });
     await told;
   } finally {
     if (children.length > 0) say('stopping', { event: 'stopping' });
@@ -165,10 +168,10 @@ async function up(flags: UpFlags): Promise<void> {
   }
 }
 
-/** The volume is there and served. */
-async function prepare(coordinator: string, count: number, flags: UpFlags): Promise<void> {
+/** The volume is there and served. @returns by which node */
+async function prepare(coordinator: string, count: number, flags: UpFlags): Promise<string> {
   const { volume } = flags;
-  await withCoordinator({ coordinator }, async (client) => {
+  return withCoordinator({ coordinator }, async (client) => {
     const registers = await client.list();
     if (!registers.some((one) => one.volume === volume)) {
       if (!flags.json) process.stderr.write(`creating the volume ${volume} (${flags.size}) on ${count} node(s)\n`);
@@ -179,7 +182,7 @@ async function prepare(coordinator: string, count: number, flags: UpFlags): Prom
     for (;;) {
       const view = await lookAt(client);
       const found = view.volumes.find((one) => one.volume === volume);
-      if (found !== undefined && found.verdict !== 'unavailable') return;
+      if (found !== undefined && found.verdict !== 'unavailable') return found.primary;
       if (performance.now() > endAt) {
         const detail = `it is not served after ${SERVED_MS / 1000} s: ${found?.why ?? 'it is gone'}`;
         throw new HoldfastError('DEADLINE', { operation: 'up', volume, detail });
@@ -189,12 +192,17 @@ async function prepare(coordinator: string, count: number, flags: UpFlags): Prom
   });
 }
 
-function show(flags: UpFlags, coordinator: string, nodes: Child[], events: Array<Record<string, unknown>>): void {
+function show(
+  flags: UpFlags,
+  coordinator: string,
+  { nodes, events, primary }: { nodes: Child[]; events: Array<Record<string, unknown>>; primary: string },
+): void {
   const { volume } = flags;
   const url = `holdfast://${events.map((event) => String(event['listen'])).join(',')}/${volume}`;
   const nbd = events.map((event) => `${String(event['nbd'])}/${volume}`);
   const pids = Object.fromEntries(nodes.map(({ name, pid }) => [name, pid]));
-  if (flags.json) return printJson({ event: 'up', coordinator, volume, url, nbd, pids });
+  if (flags.json) return printJson({ event: 'up', coordinator, volume, url, nbd, primary, pids });
+  const victim = nodes.find(({ name }) => name === primary) ?? nodes[0]!;
   const cli = 'node dist/src/cli/main.js';
   const lines = [
     '',
@@ -208,7 +216,7 @@ function show(flags: UpFlags, coordinator: string, nodes: Child[], events: Array
     `  export HOLDFAST_COORDINATOR=${coordinator}`,
     `  ${cli} status --watch                     is my data safe?`,
     `  ${cli} write ${url} --offset 0 < some-file`,
-    `  kill -9 ${nodes[0]!.pid}     a crash: another node goes on; ${nodes[0]!.name} comes back after ${RESTART_MS / 1000} s and is brought in sync`,
+    `  kill -9 ${victim.pid}     a crash: another node goes on; ${victim.name} comes back after ${RESTART_MS / 1000} s and is brought in sync`,
     '',
     'Ctrl-C stops all of it in good order.',
     '',
