@@ -9,7 +9,9 @@ import { randomUUID } from 'node:crypto';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { freeBytes } from '../../native-free/free-space.ts';
 import type { Coordinator, SeenNode } from '../coordination/register.ts';
+import type { VolumeLocation } from '../protocol/location.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import type { ServedVolume } from '../replication/served-volume.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
@@ -59,17 +61,6 @@ export interface Unopened {
   reason: string;
 }
 
-export interface Located {
-  volumeId: string;
-  name: string;
-  epoch: number;
-  primary: string;
-  /** Null: there is no primary. */
-  primaryAddress: string | null;
-  reads: 'primary';
-  members: Array<{ node: string; clientAddress: string; inSync: boolean }>;
-}
-
 export class ClusterNode implements Host {
   readonly node: string;
   readonly bootId: string = randomUUID();
@@ -105,7 +96,7 @@ export class ClusterNode implements Host {
     this.node = options.name;
     this.quick = options.quick;
     this.patient = options.patient;
-    this.pool = new IoPool({ onLost: (error) => this.fatal(error) });
+    this.pool = new IoPool({ peers: true, onLost: (error) => this.fatal(error) });
     this.pool.isLone = isLone;
     const admin = new Admin(this);
     this.server = new Server({
@@ -113,6 +104,8 @@ export class ClusterNode implements Host {
       log: options.log,
       admin: (request) => admin.perform(request),
       missing: (name) => this.missing(name),
+      nodeName: options.name,
+      locate: (name) => this.locate(name),
     });
     const { limits } = this.server;
     this.nbd =
@@ -194,6 +187,10 @@ export class ClusterNode implements Host {
 
   get arena(): IoPool['arena'] {
     return this.pool.arena;
+  }
+
+  get peerArena(): IoPool['arena'] {
+    return this.pool.peerArena!;
   }
 
   // --- volumes ----------------------------------------------------------------------------------------------------------
@@ -284,6 +281,14 @@ export class ClusterNode implements Host {
     if (device !== undefined) this.nbd?.remove(device);
   }
 
+  serveReads(volume: ServedVolume): void {
+    this.server.addReads(volume);
+  }
+
+  unserveReads(volume: ServedVolume): void {
+    this.server.removeReads(volume);
+  }
+
   // --- where things are -------------------------------------------------------------------------------------------------
 
   private seen(node: string): SeenNode | null {
@@ -295,18 +300,19 @@ export class ClusterNode implements Host {
   }
 
   /** Who serves a volume of which this node has a replica; null: it has none, or knows no register. */
-  locate(name: string): Located | null {
+  locate(name: string): VolumeLocation | null {
     const volume = this.byName(name);
     const register = volume?.register.known ?? null;
     if (volume === null || register === null) return null;
-    const { volumeId, volume: registered, epoch, primary, inSync } = register;
+    const { volume: registered, epoch, primary, inSync } = register;
     const members = register.members.map(({ node, clientAddress }) => ({
       node,
       clientAddress: this.seen(node)?.clientAddress ?? clientAddress,
       inSync: inSync.includes(node),
     }));
-    const primaryAddress = members.find(({ node }) => node === primary)?.clientAddress ?? null;
-    return { volumeId, name: registered, epoch, primary, primaryAddress, reads: 'primary', members };
+    const primaryAddress = members.find(({ node }) => node === primary)?.clientAddress ?? '';
+    const { volumeId } = volume.store;
+    return { volumeId, name: registered, epoch, primary, primaryAddress, reads: 'any', members };
   }
 
   private missing(name: string): HoldfastError | null {
@@ -317,8 +323,8 @@ export class ClusterNode implements Host {
       return new HoldfastError('NOT_PRIMARY', { operation: 'find volume', volume: name, detail: 'it is being opened' });
     }
     const located = this.locate(name);
-    const address = located?.primaryAddress ?? null;
-    const elsewhere = address !== null && located!.primary !== this.node;
+    const address = located?.primaryAddress ?? '';
+    const elsewhere = address !== '' && located!.primary !== this.node;
     return new HoldfastError('NOT_PRIMARY', {
       operation: 'find volume',
       volume: volume.name,

@@ -13,9 +13,11 @@ import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
+import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
+import { LivingClock } from './living-clock.ts';
 import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
 import { RegisterLink } from './register-link.ts';
 
@@ -29,6 +31,10 @@ export interface Host {
   readonly patient: Coordinator;
   /** What the node said of itself last; null: nothing was heard of it. */
   peerAddress(node: string): string | null;
+  /** For what other nodes send. */
+  readonly peerArena: Arena;
+  serveReads(volume: ServedVolume): void;
+  unserveReads(volume: ServedVolume): void;
   serve(volume: PrimaryVolume): void;
   unserve(volume: PrimaryVolume): void;
   log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
@@ -81,6 +87,8 @@ export class HostedVolume implements PeerVolume {
   private readonly replica: Replica;
   private readonly port: PeerPort;
   private served: PrimaryVolume | null = null;
+  private readable: ServedVolume | null = null;
+  private readonly clock: LivingClock;
   private closing = false;
   private poisoned: Promise<void> | null = null;
   /** Nodes that could not be reached under the address that was tried last. */
@@ -107,12 +115,14 @@ export class HostedVolume implements PeerVolume {
       learned: (register) => this.closing || this.replica.learn(register),
       log: (message, fields) => this.log('warn', message, fields),
     });
+    this.clock = new LivingClock(() => this.replica.forgetRights());
     this.replica = new Replica({
       node: host.node,
       store,
       arena: host.arena,
+      peerArena: host.peerArena,
       ports: {
-        now: () => performance.now(),
+        now: () => this.clock.now(),
         random: () => Math.random(),
         connect: (node) => this.port.connect(node, this.addressOf(node)),
         readRegister: () => this.register.read(),
@@ -123,6 +133,7 @@ export class HostedVolume implements PeerVolume {
             (outcome) => this.closing || this.replica.casSettled(token, outcome),
           ),
         serve: (volume) => this.serve(volume),
+        serveReads: (volume) => this.serveReads(volume),
         log: (message, fields) => this.log('info', message, fields ?? {}),
       },
     });
@@ -137,6 +148,12 @@ export class HostedVolume implements PeerVolume {
     if (this.served !== null) this.host.unserve(this.served);
     this.served = volume;
     if (volume !== null) this.host.serve(volume);
+  }
+
+  private serveReads(volume: ServedVolume | null): void {
+    if (this.readable !== null) this.host.unserveReads(this.readable);
+    this.readable = volume;
+    if (volume !== null) this.host.serveReads(volume);
   }
 
   // --- streams ----------------------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ export class Server implements ConnectionHost {
   private readonly net: NetServer;
   private readonly connections: Set<Connection> = new Set();
   private readonly served: Map<string, ServedVolume> = new Map();
+  private readonly readable: Map<string, ServedVolume> = new Map();
   private readonly sweep: NodeJS.Timeout;
   private closing = false;
 
@@ -94,9 +95,20 @@ export class Server implements ConnectionHost {
     return listenOn(this.net, address);
   }
 
-  /** A volume that is served here is served for every kind of access. */
-  volume(name: string, _access?: Access): ServedVolume {
-    const found = this.find(name);
+  /** For reading only: a backup's. */
+  addReads(volume: ServedVolume): void {
+    this.readable.set(volume.info().name, volume);
+  }
+
+  removeReads(volume: ServedVolume): void {
+    const { name } = volume.info();
+    if (this.readable.get(name) === volume) this.readable.delete(name);
+    for (const connection of this.connections) if (connection.uses(volume)) connection.destroy();
+  }
+
+  /** A volume that is served here is served for every kind of access, a backup's for reading. */
+  volume(name: string, access?: Access): ServedVolume {
+    const found = this.find(name) ?? (access === 'any' ? this.readable.get(name) : undefined);
     if (found !== undefined) return found;
     throw this.missing(name) ?? this.noSuchVolume('find volume', name);
   }
