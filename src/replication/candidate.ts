@@ -65,6 +65,20 @@ export class Candidate {
     this.patienceMs = this.drawPatience();
   }
 
+  /**
+   * The stream of the primary ended, as it does at once when its process dies. If it lives it has this replica taken
+   * out of inSync now, well before the promise has run out: there is nothing else to wait for.
+   */
+  lost(): void {
+    this.patienceMs = Math.min(this.patienceMs, this.o.times.promiseMs * (1 + this.o.random() / 4));
+  }
+
+  /** It would seek promotion if the register lets it. */
+  get isReady(): boolean {
+    if (this.register?.inSync.includes(this.o.node) !== true || this.seeking !== null) return false;
+    return this.isImpatient && this.o.now() >= this.promiseUntilMs;
+  }
+
   get silentMs(): number {
     return this.o.now() - this.heardAtMs;
   }

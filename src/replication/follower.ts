@@ -56,6 +56,8 @@ export class Follower {
   private asked = false;
   private going = false;
   private closed = false;
+  /** Blocks that came as copies. */
+  copiedBlocks = 0;
   /** Reads under way. */
   private reading = 0;
   private unapplied = 0;
@@ -190,6 +192,7 @@ export class Follower {
     const blocks = payload === null ? 0 : blockCount;
     const slot = this.room(blocks);
     if (slot === null) return null;
+    this.copiedBlocks += blockCount;
     if (payload !== null) copyBytes(slot.payload, 0, payload);
     const kind = payload === null ? RECORD_KINDS.COPY_ZERO : RECORD_KINDS.COPY;
     const nowhere = { epoch: 0, seq: 0, commitEpoch: 0, commitSeq: 0, session: 0n, request: 0 };

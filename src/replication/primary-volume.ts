@@ -53,6 +53,8 @@ export class PrimaryVolume implements ServedVolume {
   private readonly roomQueue = new RoomQueue();
   private readonly flushes: Flushes;
   private readonly scratch: Scratch;
+  /** Of clients, so far: reads and changes. */
+  requests = 0;
   private unapplied = 0;
   /** Reads, and unaligned writes whose edges are being read. */
   private underWay = 0;
@@ -112,6 +114,7 @@ export class PrimaryVolume implements ServedVolume {
     const refusal = this.refusal('read', offsetBytes, lengthBytes, MAX_IO_BYTES, false);
     if (refusal !== null) return queueMicrotask(() => done(refusal, -1));
     this.group?.reached('read:received');
+    this.requests++;
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const whole = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
@@ -370,6 +373,7 @@ export class PrimaryVolume implements ServedVolume {
       users: 1,
     };
     if (attachment !== null) (attachment as FencedAttachment).last = record;
+    if (!isControl(kind)) this.requests++;
     // What is about no block takes effect when it is applied, and is answered then.
     const control = isControl(kind);
     const operation = this.lock.write(first, control ? 0 : count, record, () =>

@@ -24,6 +24,7 @@ import { PrimaryVolume } from './primary-volume.ts';
 import { ReadRights } from './read-rights.ts';
 import type { Rules, Times } from './rules.ts';
 import type { LogRecord } from './store.ts';
+import { SyncPace, type SyncRates } from './sync-pace.ts';
 import { type SyncProgress, SyncSource, prepareBitmap } from './sync-source.ts';
 
 export interface PrimaryParts {
@@ -33,6 +34,7 @@ export interface PrimaryParts {
   register: GroupRegister;
   times: Times;
   rules: Rules;
+  syncRates: SyncRates;
   now: () => number;
   /** Opens a stream to a node; it comes, or not, through `connected`. */
   connect(node: string): void;
@@ -328,9 +330,9 @@ export class Primary {
       const peer = this.peers.get(node);
       if (peer === undefined || peer.phase !== 'adding') continue;
       peer.phase = 'joined';
+      this.o.log('a replica is in sync again', { peer: node, copiedBlocks: peer.sync?.progress.copiedBlocks });
       peer.sync?.stop();
       peer.sync = null;
-      this.o.log('a replica is in sync again', { peer: node });
       this.config({ action: 'present', peer: peer.id, completeAfter: this.committed });
     }
     if (this.stage === 'gathering') this.maybeOpen();
@@ -387,6 +389,7 @@ export class Primary {
       link: peer.link!,
       peer: peer.id,
       rules,
+      pace: new SyncPace(this.o.syncRates, this.o.now, () => this.volume.requests),
       others: () => absentOf(this.membership.register),
       raised: (s0) => {
         peer.must = true;
@@ -423,7 +426,7 @@ export class Primary {
         this.failed(peer, `silent for ${Math.round(silentMs)} ms`);
       if (peer.phase === 'connecting' && nowMs >= peer.nextAttemptMs) peer.phase = 'away';
       if (peer.phase === 'away' && nowMs >= peer.nextAttemptMs) this.again(peer, nowMs);
-      peer.sync?.advance();
+      peer.sync?.tick();
     }
     if (nowMs >= this.nextBeatMs) {
       this.nextBeatMs = nowMs + times.heartbeatMs;

@@ -20,6 +20,7 @@ import type { CasOutcome, GroupRegister } from './group-register.ts';
 import type { Downstream, PeerLink, PeerMessage, Upstream } from './peer-messages.ts';
 import { Primary } from './primary.ts';
 import type { PrimaryVolume } from './primary-volume.ts';
+import { DEFAULT_SYNC_RATES, type SyncRates } from './sync-pace.ts';
 import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from './rules.ts';
 
 export interface ReplicaPorts {
@@ -53,6 +54,7 @@ export interface ReplicaOptions {
   peerArena?: Arena;
   ports: ReplicaPorts;
   times?: Times;
+  syncRates?: SyncRates;
   rules?: Rules;
 }
 
@@ -65,6 +67,7 @@ export class Replica {
   primary: Primary | null = null;
   private readonly arena: Arena;
   private readonly peerArena: Arena;
+  private readonly syncRates: SyncRates;
   private readonly ports: ReplicaPorts;
   private readonly times: Times;
   private readonly rules: Rules;
@@ -74,6 +77,7 @@ export class Replica {
   private upstream: PeerLink | null = null;
   private readonly candidate: Candidate;
   private nextReadMs = 0;
+  private lastReadMs = -Infinity;
   private nextToken = 1;
   /** Of the attempts that have no answer: at promotion, and of the present tenure. */
   private seekToken = 0;
@@ -88,6 +92,7 @@ export class Replica {
     this.store = o.store;
     this.arena = o.arena;
     this.peerArena = o.peerArena ?? o.arena;
+    this.syncRates = o.syncRates ?? DEFAULT_SYNC_RATES;
     this.ports = o.ports;
     this.times = o.times ?? DEFAULT_TIMES;
     this.rules = o.rules ?? ALL_RULES;
@@ -226,8 +231,10 @@ export class Replica {
 
   /** A stream has ended; null: it could not be opened. */
   closed(node: string, link: PeerLink | null): void {
-    if (link !== null && link === this.upstream) this.unfollow();
-    else this.primary?.closed(node, link);
+    if (link !== null && link === this.upstream) {
+      this.candidate.lost();
+      this.unfollow();
+    } else this.primary?.closed(node, link);
   }
 
   received(link: PeerLink, message: PeerMessage): void {
@@ -336,6 +343,7 @@ export class Replica {
   private finishSync(): void {
     const link = this.upstream;
     const base: Position = this.store.lastPosition;
+    this.ports.log('everything is here', { copiedBlocks: this.follower?.copiedBlocks });
     this.store.peers.clearSuspect();
     void this.store.update({ replica: { state: 'in-sync', base }, ...SOUND }).then(
       () => {
@@ -383,6 +391,7 @@ export class Replica {
         register,
         times: this.times,
         rules: this.rules,
+        syncRates: this.syncRates,
         now: () => this.ports.now(),
         connect: (node) => this.ports.connect(node),
         compareAndSet: (version, next) => {
@@ -422,7 +431,10 @@ export class Replica {
     if (this.role === 'following' && this.candidate.isImpatient) {
       this.dropUpstream(`nothing was heard for ${Math.round(silentMs)} ms`);
     }
-    if (nowMs >= this.nextReadMs && (this.role !== 'following' || this.candidate.isUndecided)) {
+    // What is read decides whether promotion is sought: it is read as soon as that may be.
+    const hurry = this.role === 'idle' && this.candidate.isReady && nowMs >= this.lastReadMs + HURRY_MS;
+    if (hurry || (nowMs >= this.nextReadMs && (this.role !== 'following' || this.candidate.isUndecided))) {
+      this.lastReadMs = nowMs;
       this.nextReadMs = nowMs + this.times.retryMs;
       this.ports.readRegister();
     }
@@ -473,5 +485,7 @@ export class Replica {
 
 /** Every block came from a replica in sync, or was equal to it. */
 const SOUND = { health: 'good', healthReason: '' } as const;
+/** Between reads of the register while promotion is due. */
+const HURRY_MS = 50;
 /** A follower that can take nothing for so long lets its primary go on without it. */
 const BLOCKED_MS = 10_000;

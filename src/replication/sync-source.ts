@@ -9,7 +9,7 @@
  * no copy is under way, and everything before the barrier is committed.
  */
 import { ORIGIN, type Position, comparePositions } from '../base/position.ts';
-import { MAX_IO_BLOCKS } from '../base/units.ts';
+import { BLOCK_BYTES, MAX_IO_BLOCKS } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
@@ -19,10 +19,11 @@ import type { PeerLink, Runs } from './peer-messages.ts';
 import type { PrimaryVolume } from './primary-volume.ts';
 import type { Rules } from './rules.ts';
 import type { LogRecord } from './store.ts';
+import type { SyncPace } from './sync-pace.ts';
 
 const RUN_BLOCKS = MAX_IO_BLOCKS - 1;
 /** Copies that are read or not acknowledged. */
-const WINDOW = 4;
+const WINDOW = 12;
 /** The barrier is raised when so few blocks are dirty, or after so many passes. */
 const BARRIER_BLOCKS = 256;
 const MAX_PASSES = 8;
@@ -35,6 +36,7 @@ export interface SyncSourceParts {
   /** `node/diskId` of the target. */
   peer: string;
   rules: Rules;
+  pace: SyncPace;
   /** Other absent members, whose bitmaps are handed over. */
   others: () => string[];
   /** From the next record on the target must acknowledge. */
@@ -91,6 +93,7 @@ export class SyncSource {
   private s0: Position = { epoch: 0, seq: 0 };
   private copiedBlocks = 0;
   private over = false;
+  private waiting = false;
 
   constructor(parts: SyncSourceParts) {
     this.o = parts;
@@ -122,14 +125,21 @@ export class SyncSource {
       const run = this.nextRun();
       if (run === null) break;
       const slot = this.o.arena.take(run.count);
-      if (slot === null) {
-        this.o.arena.whenFree(run.count, () => this.pump());
-        return;
-      }
+      if (slot === null) return this.waitForMemory(run.count);
+      if (!this.o.pace.take(run.count * BLOCK_BYTES)) return this.o.arena.release(slot);
       this.cursor = run.first + run.count;
       this.copy(run.first, run.count, slot);
     }
     this.advance();
+  }
+
+  private waitForMemory(blocks: number): void {
+    if (this.waiting) return;
+    this.waiting = true;
+    this.o.arena.whenFree(blocks, () => {
+      this.waiting = false;
+      this.pump();
+    });
   }
 
   /** The next dirty run that is not being copied; wraps around once per pass. */
@@ -163,6 +173,9 @@ export class SyncSource {
   }
 
   private get shouldRaise(): boolean {
+    // Marks are handed over with the barrier: a change of them that is under way would reach the target in neither way.
+    const { marks, settledPosition } = this.o.store;
+    if (comparePositions(marks.changedAt, settledPosition) > 0) return false;
     return this.bitmap.count <= BARRIER_BLOCKS || this.pass > MAX_PASSES;
   }
 
@@ -192,7 +205,7 @@ export class SyncSource {
   private send(id: number, { first, count }: Copy, slot: Slot): void {
     let hole = true;
     for (let block = first; hole && block < first + count; block++) hole = this.o.store.isHole(block);
-    const payload = hole ? null : slot.payload.subarray(0, count * 4096);
+    const payload = hole ? null : slot.payload.subarray(0, count * BLOCK_BYTES);
     this.copiedBlocks += count;
     if (!this.o.rules.clearOnAck) for (let block = first; block < first + count; block++) this.bitmap.clear(block);
     this.o.link.send({ type: 'COPY', id, firstBlock: first, blockCount: count, payload }, () => {
@@ -234,6 +247,11 @@ export class SyncSource {
       this.bitmap.clear(block);
     }
     this.advance();
+  }
+
+  /** To be called every 20 ms or so. */
+  tick(): void {
+    this.pump();
   }
 
   /** Something was committed, or a copy is over: the next phase may begin. */

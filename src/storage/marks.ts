@@ -60,6 +60,8 @@ export function decodeMarkChange(bytes: Uint8Array): MarkChange | null {
 }
 
 export class Marks {
+  /** Position of the newest MARK record that was appended: until it is applied the list is not what it will be. */
+  changedAt: Position = { epoch: 0, seq: 0 };
   private readonly slots: Slot[];
 
   constructor(blocks: number) {
@@ -115,6 +117,7 @@ export class Marks {
 
   /** A MARK record is appended: from here on the bits are set. */
   begin({ action, name }: MarkChange, at: Position): void {
+    this.changedAt = { epoch: at.epoch, seq: at.seq };
     if (action !== 'set' || this.slots.some((slot) => slot.state !== 'free' && slot.name === name)) return;
     const slot = this.slots.find(({ state }) => state === 'free');
     // None is free only in a replay of what was deleted since: whoever deleted it does not miss it.

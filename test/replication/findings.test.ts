@@ -1,4 +1,5 @@
 /** What a review of the core found, each by its number: red without its repair. */
+import { DEFAULT_SYNC_RATES, SyncPace } from '../../src/replication/sync-pace.ts';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { HoldfastError } from '../../src/base/errors.ts';
@@ -106,6 +107,11 @@ test('F3b: ... and a reintegration that is under way copies every dirty block be
     link,
     peer: 'b/1',
     rules: ALL_RULES,
+    pace: new SyncPace(
+      DEFAULT_SYNC_RATES,
+      () => 0,
+      () => 0,
+    ),
     others: () => [],
     raised: () => {},
     reached: () => {},
@@ -255,6 +261,11 @@ test('F12: the session table that comes with FINISH has every request before the
     link,
     peer: 'b/1',
     rules: ALL_RULES,
+    pace: new SyncPace(
+      DEFAULT_SYNC_RATES,
+      () => 0,
+      () => 0,
+    ),
     others: () => [],
     raised: () => {},
     reached: () => {},
