@@ -3,7 +3,7 @@ import { fstatSync } from 'node:fs';
 import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB, parseSize } from '../base/units.ts';
-import { connect } from '../client/index.ts';
+import { connect, type ConnectOptions } from '../client/index.ts';
 import { Progress, printJson } from './output.ts';
 
 /** Moved at a time; the client library cuts it into requests and pipelines them. */
@@ -15,6 +15,7 @@ interface DataFlags {
   offset: string;
   length?: string;
   connections: string;
+  reads?: string;
   json?: boolean;
 }
 
@@ -33,7 +34,9 @@ function parseBytes(name: string, text: string): number {
 
 async function read(url: string, flags: DataFlags): Promise<void> {
   const offset = parseBytes('offset', flags.offset);
-  const device = await connect(url, { connections: Number(flags.connections) });
+  // `connect` refuses what is none of the policies.
+  const reads = flags.reads as ConnectOptions['reads'];
+  const device = await connect(url, { connections: Number(flags.connections), reads });
   try {
     const length = flags.length === undefined ? device.sizeBytes - offset : parseBytes('length', flags.length);
     const progress = new Progress('reading');
@@ -139,6 +142,7 @@ export function addDataCommands(
     .requiredOption('--offset <n>', 'first byte, e.g. 0 or 64MiB')
     .option('--length <n>', 'how many bytes; default: to the end')
     .option('--connections <n>', 'connections in parallel', '1')
+    .option('--reads <policy>', 'primary | any replica in sync | all of them, compared', 'primary')
     .addHelpText('after', '\nExample:\n  holdfast read holdfast://127.0.0.1:7401/demo --offset 0 --length 1MiB > part')
     .action((url: string, flags: DataFlags) => run(() => read(url, flags)));
   program

@@ -16,6 +16,7 @@ interface NbdFlags extends NbdTlsFlags {
   readOnly?: boolean;
   connections: string;
   retry?: string;
+  reads: string;
   logLevel: string;
   json?: boolean;
 }
@@ -33,6 +34,16 @@ export function parseDuration(name: string, text: string): number {
   });
 }
 
+/** @throws HoldfastError INVALID_ARGUMENT */
+function readsOf(text: string): 'primary' | 'any' {
+  if (text === 'primary' || text === 'any') return text;
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'parse --reads',
+    detail: `"${text}"`,
+    remedy: 'write primary or any',
+  });
+}
+
 async function nbd(url: string, flags: NbdFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
@@ -46,6 +57,7 @@ async function nbd(url: string, flags: NbdFlags): Promise<void> {
     readOnly: flags.readOnly,
     tls,
     connections: Number(flags.connections),
+    reads: readsOf(flags.reads),
     retryMs: flags.retry === undefined ? undefined : parseDuration('retry', flags.retry),
     log,
     onEnded: (error) => {
@@ -95,6 +107,7 @@ export function addNbdCommand(
       '--retry <duration>',
       'fail requests when the server is away for so long, e.g. 30s; default: wait without limit',
     )
+    .option('--reads <policy>', 'who answers reads: primary, or any replica that is in sync', 'primary')
     .option(
       '--log-level <level>',
       'trace | debug | info | warn | error | silent',

@@ -50,7 +50,7 @@ export async function connect(url: string, options: ConnectOptions = {}): Promis
     scout.close();
     throw error;
   }
-  return new Volume(known!, connections, scout);
+  return new Volume(known!, connections, shared);
 }
 
 function hex(bytes: Uint8Array): string {

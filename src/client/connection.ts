@@ -335,13 +335,15 @@ export class Connection implements LinkOwner, Seeker {
 
   /** Where to go when this server is gone has to be known before it is. */
   private locate(link: Link): void {
-    this.locatedMs = performance.now();
     const { servers, volume } = this.shared;
+    this.locatedMs = Infinity;
     // Whether the server is there is the watchdog's affair, so the question has no limit of its own.
-    locateOver(link, volume, MAX_TIMER_MS).then(
-      (location) => servers.learn(location),
-      () => {},
-    );
+    void locateOver(link, volume, MAX_TIMER_MS)
+      .then(
+        (location) => servers.learn(location),
+        () => {},
+      )
+      .finally(() => (this.locatedMs = performance.now()));
   }
 
   /** Asks a silent server whether it is there, and gives the link up if it stays silent. */

@@ -91,15 +91,23 @@ export class Search {
         if (!this.over) await this.round(leftMs);
         if (this.attached !== null) return this.attached;
         if (this.ended !== null) throw this.ended;
+        // What is still under way has a time limit of its own.
+        if (leftMs() === 0) return await this.last();
         if (this.underWay.size > 0) continue;
         const failures = this.servers.inOrder().map((server) => this.failures.get(formatAddress(server)));
         if (failures.every((error) => error !== undefined && !worthAnotherAttempt(error))) throw failures[0]!;
-        if (leftMs() === 0) throw this.lastFailure!;
       }
     } finally {
       this.ended ??= new HoldfastError('CLOSED', { operation: 'connect' });
       for (const abort of this.underWay.values()) abort.abort();
     }
+  }
+
+  /** Nothing more is begun. */
+  private async last(): Promise<Attached> {
+    await this.until(() => this.over || this.underWay.size === 0);
+    if (this.attached !== null) return this.attached;
+    throw this.ended ?? this.lastFailure!;
   }
 
   private get over(): boolean {

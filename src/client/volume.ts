@@ -27,9 +27,11 @@ import {
 } from '../protocol/marks.ts';
 import { MAX_EXTENTS, MESSAGES } from '../protocol/messages.ts';
 import { Call } from './call.ts';
-import type { Connection } from './connection.ts';
-import type { Scout } from './scout.ts';
+import type { Connection, Shared } from './connection.ts';
+import { Members } from './members.ts';
 import { MAX_TIMER_MS } from './options.ts';
+import { ReadAll } from './read-all.ts';
+import { ReadAny, type Reader, type Target } from './read-policy.ts';
 import { readableOf, type ReadRange, writableOf } from './streams.ts';
 
 const PARTS_UNDER_WAY = 16;
@@ -52,14 +54,18 @@ export class Volume implements BlockDevice {
   readonly atomicBytes: number;
   readonly readOnly: boolean;
   private readonly connections: readonly Connection[];
-  private readonly scout: Scout;
+  private readonly shared: Shared;
+  /** Takes reads; null: whichever connection is picked. */
+  private readonly reader: Reader | null;
+  /** Why nothing is done any more. */
+  private stopped: HoldfastError | null = null;
   private nextConnection = 0;
   private closed = false;
   /** Writes, zeroes and trims that are under way: what a flush waits for. */
   private readonly mutations: Set<Promise<unknown>> = new Set();
 
   /** See `connect`. */
-  constructor(info: VolumeInfo, connections: readonly Connection[], scout: Scout) {
+  constructor(info: VolumeInfo, connections: readonly Connection[], shared: Shared) {
     this.name = info.name;
     this.volumeId = info.volumeId;
     this.sizeBytes = info.sizeBytes;
@@ -67,7 +73,19 @@ export class Volume implements BlockDevice {
     this.atomicBytes = info.atomicBytes;
     this.readOnly = info.readOnly;
     this.connections = connections;
-    this.scout = scout;
+    this.shared = shared;
+    this.reader = this.readerOf(shared);
+  }
+
+  private readerOf(shared: Shared): Reader | null {
+    switch (shared.settings.reads) {
+      case 'primary':
+        return null;
+      case 'any':
+        return new ReadAny(new Members(shared, false), () => this.pick());
+      case 'all':
+        return new ReadAll(new Members(shared, true), shared.settings, (error) => (this.stopped = error));
+    }
   }
 
   async read(offsetBytes: number, lengthBytes: number, options: CallOptions = {}): Promise<Uint8Array> {
@@ -239,12 +257,18 @@ export class Volume implements BlockDevice {
   /** Calls under way are waited for while the server is there; calls made from now on are refused with CLOSED. */
   async close(): Promise<void> {
     this.closed = true;
+    await this.reader?.close();
     await Promise.all(this.connections.map((connection) => connection.close()));
-    this.scout.close();
+    this.shared.scout.close();
   }
 
   private check(operation: string, offsetBytes: number, lengthBytes: number): void {
     checkCall(this, this.closed, operation, offsetBytes, lengthBytes);
+    if (this.stopped !== null) throw this.stopped;
+  }
+
+  private targetOf(call: Call): Target {
+    return this.reader !== null && call.message.number === MESSAGES.READ.number ? this.reader : this.pick();
   }
 
   /** The connection with the least to do; a connected one before one that is not. */
@@ -312,7 +336,7 @@ export class Volume implements BlockDevice {
     if (parts.length === 0) return Promise.resolve();
     const deadlineAtMs = deadlineMs === undefined ? Infinity : performance.now() + deadlineMs;
     return new Promise((resolve, reject) => {
-      const live: Map<Call, Connection> = new Map();
+      const live: Map<Call, Target> = new Map();
       let next = 0;
       let failed: HoldfastError | null = null;
       let over = false;
@@ -326,15 +350,15 @@ export class Volume implements BlockDevice {
       };
       const giveUp = (error: HoldfastError): void => {
         if (over) return;
-        for (const [call, connection] of live) connection.giveUp(call);
+        for (const [call, target] of live) target.giveUp(call);
         finish(error);
       };
       const abort = (): void => giveUp(new HoldfastError('ABORTED', { ...where, cause: signal?.reason }));
       const launch = (): void => {
         while (!over && failed === null && next < parts.length && live.size < PARTS_UNDER_WAY) {
           const call = make(parts[next++]!, deadlineAtMs);
-          const connection = this.pick();
-          live.set(call, connection);
+          const target = this.targetOf(call);
+          live.set(call, target);
           call.done = (error, payload) => {
             live.delete(call);
             if (error === null) answered?.(payload);
@@ -342,7 +366,7 @@ export class Volume implements BlockDevice {
             launch();
             if (live.size === 0 && !over) finish(failed);
           };
-          connection.submit(call);
+          target.submit(call);
         }
       };
       signal?.addEventListener('abort', abort);

@@ -31,6 +31,8 @@ export interface GatewayOptions {
   connections?: number | undefined;
   /** How long requests wait for a server that is away before they fail. Default: without limit. */
   retryMs?: number | undefined;
+  /** Who answers reads. Default: the primary. */
+  reads?: 'primary' | 'any' | undefined;
   log?: Log | undefined;
   /** The volume cannot be served any more; no NBD connection is left. Called once at most. */
   onEnded: (error: HoldfastError) => void;
@@ -59,6 +61,7 @@ export class Gateway {
     const volume = await connect(o.url, {
       connections: o.connections ?? DEFAULT_CONNECTIONS,
       retryMs,
+      reads: o.reads,
       maxQueued: MAX_QUEUED,
       clientName: 'holdfast nbd',
       events: {
@@ -67,6 +70,9 @@ export class Gateway {
           log('warn', `the server is lost; requests wait ${waiting}`, { reason: error.message });
         },
         back: (awayMs) => log('info', 'the server is back', { awayMs: Math.round(awayMs) }),
+        moved: (from, to, awayMs) => {
+          log('info', 'another server is primary', { from, to, awayMs: Math.round(awayMs) });
+        },
         gaveUp: (error, forGood) => {
           if (!forGood)
             return log('error', 'the server did not come back in time; requests fail', { reason: error.message });

@@ -25,6 +25,8 @@ class Node extends Server {
   readsStick = false;
   /** The next reads are refused. */
   refuseReads = 0;
+  /** A read begins when this has come to an end. */
+  beforeRead: (() => Promise<void>) | null = null;
   /** It knows of the location that was in force when this was set. */
   knows: VolumeLocation | null = null;
   private readonly view: ServedVolume;
@@ -58,7 +60,9 @@ class Node extends Server {
       read: (offsetBytes, lengthBytes, slot, done) => {
         this.reads++;
         if (this.readsStick) return;
-        if (this.refuseReads === 0) return volume.read(offsetBytes, lengthBytes, slot, done);
+        const read = (): void => volume.read(offsetBytes, lengthBytes, slot, done);
+        if (this.beforeRead !== null) return void this.beforeRead().then(read);
+        if (this.refuseReads === 0) return read();
         this.refuseReads--;
         queueMicrotask(() => done(new HoldfastError('NOT_PRIMARY', { detail: 'no right to read' }), -1));
       },
