@@ -4,12 +4,13 @@
 import { asHoldfastError, HoldfastError } from '../base/errors.ts';
 import { decodeList, type ListedVolume, type VolumeInfo } from '../protocol/handshake.ts';
 import { MESSAGES } from '../protocol/messages.ts';
-import { parseVolumeAddress } from './address.ts';
+import { type Address, parseVolumeAddress } from './address.ts';
 import { Connection, type Shared } from './connection.ts';
 import { Link } from './link.ts';
 import { type ConnectOptions, type Settings, settingsOf } from './options.ts';
 import { Outages } from './outages.ts';
 import { Scout } from './scout.ts';
+import { STAGGER_MS } from './search.ts';
 import { Servers } from './servers.ts';
 import { Volume } from './volume.ts';
 
@@ -95,17 +96,32 @@ async function onFirstServer<T>(
   const { servers } = parseVolumeAddress(url);
   const settings = settingsOf(options);
   const hello = { session: 0n, generation: 0, client: settings.clientName };
-  let failure: HoldfastError | null = null;
-  for (const server of servers) {
-    let link: Link | null = null;
+  const abort = new AbortController();
+  const { signal } = abort;
+  const ask = async (server: Address): Promise<T> => {
+    const { link } = await Link.open(server, hello, settings.connectMs, signal);
+    signal.addEventListener('abort', () => link.destroy());
     try {
-      link = (await Link.open(server, hello, settings.connectMs, new AbortController().signal)).link;
       return await work(link, settings);
-    } catch (error) {
-      failure = asHoldfastError(error);
     } finally {
-      link?.destroy();
+      link.destroy();
     }
+  };
+  // Each begins when the one before has failed, or beside it after a while.
+  let turn: Promise<unknown> = Promise.resolve();
+  const answers: Array<Promise<T>> = [];
+  for (const server of servers) {
+    const begun = turn;
+    const answer = begun.then(() => ask(server));
+    const failed = new Promise<void>((resolve) => void answer.catch(() => resolve()));
+    turn = Promise.race([failed, begun.then(() => new Promise((resolve) => setTimeout(resolve, STAGGER_MS).unref()))]);
+    answers.push(answer);
   }
-  throw failure!;
+  try {
+    return await Promise.any(answers);
+  } catch (error) {
+    throw asHoldfastError((error as AggregateError).errors.at(-1));
+  } finally {
+    abort.abort();
+  }
 }

@@ -26,7 +26,7 @@ import { locateOver } from './scout.ts';
 import type { Servers } from './servers.ts';
 
 /** A try beside one that does not answer begins after so long. */
-const STAGGER_MS = 300;
+export const STAGGER_MS = 300;
 /** Even the last attempt before a time limit gets so long. */
 const LEAST_ATTEMPT_MS = 50;
 

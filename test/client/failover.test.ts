@@ -127,7 +127,10 @@ failover('a node that swallows everything does not hold up a connect by another 
   first!.proxy.fallSilent();
   const both = `holdfast://${first!.proxy.address},${second!.proxy.address}/sim`;
   // Far longer than the test may take.
-  const volume = await connect(both, { connectMs: 1_000_000, handshakeTimeoutMs: 1_000_000 });
+  const patient = { connectMs: 1_000_000, handshakeTimeoutMs: 1_000_000 };
+  const volume = await connect(both, patient);
+  assert.ok((await ping(both, patient)) >= 0);
+  await list(both, patient);
   await volume.write(0, block(1));
   sameBytes(await volume.read(0, 4096), block(1));
   await volume.close();
