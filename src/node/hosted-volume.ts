@@ -65,6 +65,10 @@ export interface ReplicaStatus {
   last: string;
   committed: string;
   outOfSpace: boolean;
+  /** Reads of clients that it answered as a backup. */
+  backupReads: number;
+  /** What came as copies, since it follows its present primary. */
+  copiedBytes: number;
   registerVersion: number | null;
   /** Why it does not get on; null: it does. */
   waits: string | null;
@@ -277,6 +281,8 @@ export class HostedVolume implements PeerVolume {
       last: position(store.lastPosition),
       committed: position(store.committedPosition),
       outOfSpace: store.outOfSpace,
+      backupReads: replica.counters.backupReads,
+      copiedBytes: replica.counters.copiedBlocks * BLOCK_BYTES,
       registerVersion: known?.version ?? null,
       waits: this.waits(),
       peers: this.peers(),

@@ -36,6 +36,8 @@ export interface BackupVolumeParts {
 
 export class BackupVolume implements ServedVolume {
   private readonly o: BackupVolumeParts;
+  /** Reads that were answered. */
+  answered = 0;
   private grantUntilMs = -Infinity;
   private grantMs = 0;
   private asks = 0;
@@ -78,7 +80,10 @@ export class BackupVolume implements ServedVolume {
     follower.read(first, count, slot, (error, crc) => {
       if (behind) this.behind--;
       if (error !== null) return done(this.over ?? error, -1);
-      const answer = (): void => done(this.over, this.over === null && whole ? crc : -1);
+      const answer = (): void => {
+        if (this.over === null) this.answered++;
+        done(this.over, this.over === null && whole ? crc : -1);
+      };
       if (this.over !== null || this.mayRead) return answer();
       this.waiting.push(answer);
       this.renew(true);

@@ -73,6 +73,8 @@ export class Replica {
   private readonly rules: Rules;
   private follower: Follower | null = null;
   private backup: BackupVolume | null = null;
+  /** Answered by those before it. */
+  private readsBefore = 0;
   /** The stream of the primary that is followed. */
   private upstream: PeerLink | null = null;
   private readonly candidate: Candidate;
@@ -119,6 +121,12 @@ export class Replica {
 
   get epoch(): number {
     return this.store.epoch;
+  }
+
+  /** For `status`: reads that were answered as a backup, blocks that came as copies since it follows. */
+  get counters(): { backupReads: number; copiedBlocks: number } {
+    const backupReads = this.readsBefore + (this.backup?.answered ?? 0);
+    return { backupReads, copiedBlocks: this.follower?.copiedBlocks ?? 0 };
   }
 
   // --- what changes the role --------------------------------------------------------------------------------------------
@@ -183,6 +191,7 @@ export class Replica {
   private endBackup(): void {
     if (this.backup === null) return;
     this.backup.end();
+    this.readsBefore += this.backup.answered;
     this.backup = null;
     this.ports.serveReads?.(null);
   }
