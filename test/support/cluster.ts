@@ -40,7 +40,7 @@ export class TestCluster {
     const dir = join(this.dir, name);
     const address = `127.0.0.1:${client}`;
     const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinator.url];
-    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`);
+    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`, '--nbd', '127.0.0.1:0');
     this.nodes.set(name, { name, dir, args, address, running: null });
     await this.restart(name);
   }
