@@ -62,6 +62,45 @@ export async function launch<Event>(args: string[], env: NodeJS.ProcessEnv): Pro
   return { child, info: await listening, exited, printed: () => printed };
 }
 
+/** A command that prints events as JSON, and goes on. */
+export function spawnEvents(args: string[]): {
+  child: ChildProcess;
+  exited: Exited;
+  printed: () => string;
+  /** The first of that name, if it came already or comes still. */
+  event: (name: string) => Promise<Record<string, unknown>>;
+} {
+  const child = spawn(process.execPath, [MAIN, ...args, '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  // It ends what it has started.
+  const stopChild = (): void => void child.kill('SIGTERM');
+  process.once('exit', stopChild);
+  let printed = '';
+  const seen: Array<Record<string, unknown>> = [];
+  let look = (): void => {};
+  child.stderr.on('data', (chunk: Buffer) => (printed += chunk.toString()));
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    printed += `${line}\n`;
+    seen.push(JSON.parse(line) as Record<string, unknown>);
+    look();
+  });
+  const exited: Exited = new Promise((resolve) =>
+    child.once('exit', (code, signal) => {
+      process.off('exit', stopChild);
+      resolve({ code, signal });
+    }),
+  );
+  const event = (name: string): Promise<Record<string, unknown>> =>
+    new Promise((resolve, reject) => {
+      look = () => {
+        const found = seen.find((one) => one['event'] === name);
+        if (found !== undefined) resolve(found);
+      };
+      look();
+      void exited.then(() => reject(new Error(`it ended before "${name}": ${printed}`)));
+    });
+  return { child, exited, printed: () => printed, event };
+}
+
 export class ServerProcess {
   readonly child: ChildProcess;
   readonly info: Listening;

@@ -1,0 +1,70 @@
+/** `holdfast up`, what `npm start` runs: one command, a cluster; a process that is killed comes back; Ctrl-C ends all. */
+// deadline: 180 s
+import { createServer } from 'node:net';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { ClusterView } from '../../src/cli/cluster-status.ts';
+import { connect } from '../../src/client/index.ts';
+import { Random } from '../support/random.ts';
+import { holdfast, spawnEvents, temporaryFolder } from '../support/server-process.ts';
+
+const OFFSETS = [0, 1, 2, 41, 42, 3409, 3410];
+const test = suite('up');
+
+const isFree = (port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer();
+    server.once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
+
+/** All ports that `up` counts from it are free. */
+async function basePort(): Promise<number> {
+  const random = new Random(process.pid);
+  for (;;) {
+    const base = 20_000 + random.below(8000);
+    const free = await Promise.all(OFFSETS.map((offset) => isFree(base + offset)));
+    if (!free.includes(false)) return base;
+  }
+}
+
+const lives = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
+
+test('a cluster by one command; a killed node is started again and brought in; all end together', async () => {
+  const base = await basePort();
+  const args = ['up', '--dir', temporaryFolder(), '--size', '16MiB', '--base-port', String(base)];
+  const run = spawnEvents(args);
+  const { url, coordinator, primary, pids } = (await run.event('up')) as {
+    url: string;
+    coordinator: string;
+    primary: string;
+    pids: Record<string, number>;
+  };
+  const status = async (): Promise<ClusterView> => {
+    const { stdout } = await holdfast(['status', '--json', '--coordinator', coordinator]);
+    return JSON.parse(stdout.toString()) as ClusterView;
+  };
+  const volume = await connect(url);
+  await volume.write(0, Buffer.from('kept'));
+  process.kill(pids[primary]!, 'SIGKILL');
+  assert.is(Buffer.from(await volume.read(0, 4)).toString(), 'kept');
+  const ended = await run.event('ended');
+  assert.is(ended['name'], primary);
+  const restarted = await run.event('restarted');
+  assert.is(restarted['name'], primary);
+  let view = await status();
+  while (view.verdict !== 'safe') view = await status();
+  await volume.close();
+  const all = [...view.nodes.map(({ pid }) => pid!), pids[primary]!];
+  run.child.kill('SIGINT');
+  assert.equal(await run.exited, { code: 0, signal: null }, run.printed());
+  for (const pid of all) assert.not(lives(pid), `process ${pid} is left`);
+});
+
+test.run();
