@@ -71,6 +71,11 @@ async function once(coordinator: Coordinator, flags: StatusFlags): Promise<void>
 }
 
 async function status(flags: StatusFlags): Promise<void> {
+  // Whoever reads the first line only has its answer.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit();
+  });
   await withCoordinator(flags, async (coordinator) => {
     await once(coordinator, flags);
     if (!flags.watch) return;

@@ -29,6 +29,7 @@ const TICK_MS = 20;
 const SLOW_TICK_MS = 1000;
 /** How often the node says that it is there, and asks who else is. */
 const ANNOUNCE_MS = 5000;
+const FIRST_ANNOUNCE_MS = 1000;
 /** A primary that is told to stop waits for requests under way. */
 const RESIGN_MS = 2000;
 /** One volume's last words to the others, when the node itself goes on. */
@@ -147,7 +148,11 @@ export class ClusterNode implements Host {
     this.timers.push(setInterval(() => setImmediate(tick), TICK_MS));
     this.timers.push(setInterval(slowTick, SLOW_TICK_MS));
     this.timers.push(setInterval(() => void this.announce(), ANNOUNCE_MS));
-    await this.announce();
+    // Whoever asks for nodes now is to find it; but it starts without a coordinator too.
+    let late: NodeJS.Timeout | undefined;
+    const patience = new Promise<void>((resolve) => (late = setTimeout(resolve, FIRST_ANNOUNCE_MS)));
+    await Promise.race([this.announce(), patience]);
+    clearTimeout(late);
   }
 
   /** What others are told of an address that is listened on. */
