@@ -173,7 +173,8 @@ export class Candidate {
     }
     const { register } = result;
     this.undecidedVersion = null;
-    this.register = register;
+    // Whoever was faster gets the time to make itself heard.
+    this.learn(register);
     if (register.primary === this.o.node && register.epoch > this.o.store.epoch) this.o.won(register);
   }
 }

@@ -73,6 +73,9 @@ export class Membership {
       if (!this.register.inSync.includes(node) && !this.adding.has(node)) this.removing.delete(node);
     }
     for (const node of this.adding) if (this.register.inSync.includes(node)) this.adding.delete(node);
+    for (const node of this.adding) {
+      if (!this.register.members.some((member) => member.node === node)) this.removing.add(node);
+    }
     // One that was to come in and failed before it was asked for: nobody has ever heard of it.
     const neverIn = [...this.adding].filter((node) => this.removing.has(node));
     for (const node of neverIn) {
@@ -102,16 +105,13 @@ export class Membership {
       this.over = true;
       return this.events.deposed(register);
     }
-    const before = this.counted;
-    const removed = before.filter((node) => !register.inSync.includes(node));
+    // One that is to come in and is not in yet stays wanted: whatever was asked before is moot, it is asked again.
+    const removed = this.register.inSync.filter((node) => !register.inSync.includes(node));
     const added = register.inSync.filter((node) => !this.register.inSync.includes(node));
     this.register = register;
     // Whatever was undecided was about an older version: it can take effect no more.
     this.undecided = false;
-    for (const node of removed) {
-      this.removing.delete(node);
-      this.adding.delete(node);
-    }
+    for (const node of removed) this.removing.delete(node);
     this.forget();
     this.events.changed(removed, added);
     this.attempt(nowMs);

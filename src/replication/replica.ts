@@ -19,29 +19,9 @@ import { Follower } from './follower.ts';
 import type { CasOutcome, GroupRegister } from './group-register.ts';
 import type { Downstream, PeerLink, PeerMessage, Upstream } from './peer-messages.ts';
 import { Primary } from './primary.ts';
-import type { PrimaryVolume } from './primary-volume.ts';
 import { DEFAULT_SYNC_RATES, type SyncRates } from './sync-pace.ts';
+import type { ReplicaPorts } from './replica-ports.ts';
 import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from './rules.ts';
-
-export interface ReplicaPorts {
-  /** Milliseconds of a clock that never goes back. */
-  now(): number;
-  /** Opens a stream to a node; the outcome comes through `connected` or `closed(node, null)`. */
-  connect(node: string): void;
-  /** Reads the register; the outcome comes through `learn`. No answer: nothing comes. */
-  readRegister(): void;
-  /** The outcome comes through `casSettled` with the same token. */
-  compareAndSet(token: number, expectedVersion: number, next: GroupRegister): void;
-  /** Clients may use this volume from now on; null: no longer, their connections are to be ended. */
-  serve(volume: PrimaryVolume | null): void;
-  /** Clients may read from this backup; null: no longer. */
-  serveReads?(volume: BackupVolume | null): void;
-  /** A step that tests end the process at. */
-  reached?(point: CrashPoint): void;
-  /** In [0, 1). */
-  random(): number;
-  log(message: string, fields?: object): void;
-}
 
 export interface ReplicaOptions {
   node: string;
@@ -216,6 +196,8 @@ export class Replica {
     this.primary = null;
     this.endBackup();
     if (primary !== null) {
+      // It may have come into being while this waited for its turn: nothing of it may go on.
+      primary.end('another role begins');
       this.ports.serve(null);
       primary.volume.close();
       await this.store.suspectUncommitted();
@@ -286,7 +268,7 @@ export class Replica {
     }
     // Its epoch was looked at above.
     const strange = strangeness(this.store, message.registerId, message.registerVersion, Infinity);
-    if (strange !== null) return refuse(strange);
+    if (strange !== null && this.rules.refuseOldEpoch) return refuse(strange);
     this.dropUpstream('another one came');
     this.primary?.end(`${link.node} is primary of epoch ${epoch}`);
     this.upstream = link;
@@ -444,7 +426,8 @@ export class Replica {
     const hurry = this.role === 'idle' && this.candidate.isReady && nowMs >= this.lastReadMs + HURRY_MS;
     if (hurry || (nowMs >= this.nextReadMs && (this.role !== 'following' || this.candidate.isUndecided))) {
       this.lastReadMs = nowMs;
-      this.nextReadMs = nowMs + this.times.retryMs;
+      // A primary that serves hears of changes by the watch, or by what it meets.
+      this.nextReadMs = nowMs + this.times.retryMs * (this.primary?.serving === true ? 5 : 1);
       this.ports.readRegister();
     }
   }
