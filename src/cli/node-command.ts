@@ -2,6 +2,9 @@
 import type { Command } from 'commander';
 import { pino } from 'pino';
 import { HoldfastError } from '../base/errors.ts';
+import { parseSize } from '../base/units.ts';
+import { DEFAULT_TIMES } from '../replication/rules.ts';
+import { DEFAULT_SYNC_RATES } from '../replication/sync-pace.ts';
 import { ClusterNode } from '../node/cluster-node.ts';
 import type { Log } from '../node/server.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
@@ -20,15 +23,19 @@ export interface NodeFlags extends NbdTlsFlags {
   nbd?: string;
   advertise?: string;
   registerMs: string;
+  heartbeatMs: string;
+  promiseMs: string;
+  suspicionMs: string;
+  syncRate?: string;
   logLevel: string;
   json?: boolean;
 }
 
-function millisecondsOf(text: string): number {
+function millisecondsOf(name: string, text: string): number {
   const ms = Number(text);
   if (Number.isSafeInteger(ms) && ms >= 10 && ms <= 60_000) return ms;
   throw new HoldfastError('INVALID_ARGUMENT', {
-    operation: 'parse --register-ms',
+    operation: `parse ${name}`,
     detail: `"${text}" is not a number of milliseconds from 10 to 60000`,
   });
 }
@@ -36,7 +43,12 @@ function millisecondsOf(text: string): number {
 async function node(flags: NodeFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
-  const deadlineMs = millisecondsOf(flags.registerMs);
+  const deadlineMs = millisecondsOf('registerMs', flags.registerMs);
+  const [heartbeatMs, promiseMs, suspicionMs] = (['heartbeatMs', 'promiseMs', 'suspicionMs'] as const).map((name) =>
+    millisecondsOf(name, flags[name]),
+  ) as [number, number, number];
+  const gatherMs = Math.max(DEFAULT_TIMES.gatherMs, promiseMs + heartbeatMs);
+  const most = flags.syncRate === undefined ? Infinity : parseSize(flags.syncRate);
   const progress = new Progress('replaying the journal');
   const running = await ClusterNode.start({
     name: flags.name,
@@ -46,6 +58,8 @@ async function node(flags: NodeFlags): Promise<void> {
     nbd: flags.nbd,
     nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
     advertise: flags.advertise,
+    times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
+    syncRates: { ...DEFAULT_SYNC_RATES, most },
     quick: coordinatorOf(flags, { deadlineMs, connectMs: deadlineMs, attemptMs: deadlineMs / 2 }),
     patient: coordinatorOf(flags),
     log,
@@ -94,6 +108,18 @@ export function addNodeCommand(
       .option('--advertise <host>', 'name or address of this machine, told to others instead of the listening one')
       .option('--nbd <host:port>', 'export the volumes over NBD too; or unix:PATH'),
   )
+    .option('--sync-rate <size>', 'bytes per second of a reintegration, at most; default: as fast as it goes')
+    .option('--heartbeat-ms <ms>', 'how often a primary is heard of', String(DEFAULT_TIMES.heartbeatMs))
+    .option(
+      '--promise-ms <ms>',
+      'how long a backup seeks no promotion after a heartbeat',
+      String(DEFAULT_TIMES.promiseMs),
+    )
+    .option(
+      '--suspicion-ms <ms>',
+      'how long a primary may be silent; above the promise',
+      String(DEFAULT_TIMES.suspicionMs),
+    )
     .option('--register-ms <ms>', 'how long a call to the coordinator may take in a failover', '300')
     .option(
       '--log-level <level>',

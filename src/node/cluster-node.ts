@@ -11,7 +11,9 @@ import { freeBytes } from '../../native-free/free-space.ts';
 import type { Coordinator, SeenNode } from '../coordination/register.ts';
 import type { VolumeLocation } from '../protocol/location.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import { DEFAULT_TIMES, type Times, checkTimes } from '../replication/rules.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
+import { DEFAULT_SYNC_RATES, type SyncRates } from '../replication/sync-pace.ts';
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
@@ -50,6 +52,9 @@ export interface ClusterNodeOptions {
   quick: Coordinator;
   patient: Coordinator;
   peerLimits?: Partial<PeerLimits>;
+  /** Of heartbeats, promises and suspicion; those that are not given as by default. */
+  times?: Partial<Times>;
+  syncRates?: SyncRates;
   log: Log;
   progress?: (bytes: number) => void;
   /** A worker is lost: the process is to end. */
@@ -73,6 +78,8 @@ export class ClusterNode implements Host {
   readonly hosted: Map<string, HostedVolume> = new Map();
   readonly unopened: Unopened[] = [];
   readonly folder: NodeFolder;
+  readonly times: Times;
+  readonly syncRates: SyncRates;
   /** In force, as others are told. */
   address = '';
   clientAddress = '';
@@ -94,6 +101,9 @@ export class ClusterNode implements Host {
   private constructor(options: ClusterNodeOptions, folder: NodeFolder) {
     this.options = options;
     this.folder = folder;
+    this.times = { ...DEFAULT_TIMES, ...options.times };
+    checkTimes(this.times);
+    this.syncRates = options.syncRates ?? DEFAULT_SYNC_RATES;
     this.node = options.name;
     this.quick = options.quick;
     this.patient = options.patient;

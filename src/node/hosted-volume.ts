@@ -13,7 +13,9 @@ import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
+import type { Times } from '../replication/rules.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
+import type { SyncRates } from '../replication/sync-pace.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
@@ -26,6 +28,8 @@ export interface Host {
   readonly bootId: string;
   readonly arena: Arena;
   readonly network: PeerNetwork;
+  readonly times: Times;
+  readonly syncRates: SyncRates;
   /** Calls with a short deadline, and calls with a longer one. */
   readonly quick: Coordinator;
   readonly patient: Coordinator;
@@ -125,6 +129,8 @@ export class HostedVolume implements PeerVolume {
       store,
       arena: host.arena,
       peerArena: host.peerArena,
+      times: host.times,
+      syncRates: host.syncRates,
       ports: {
         now: () => this.clock.now(),
         random: () => Math.random(),

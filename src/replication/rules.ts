@@ -3,6 +3,8 @@
  * would notice; the product always runs with all of them.
  */
 
+import { HoldfastError } from '../base/errors.ts';
+
 export interface Times {
   heartbeatMs: number;
   /** D: for so long a member seeks no promotion after a heartbeat. */
@@ -16,6 +18,25 @@ export interface Times {
 }
 
 export const DEFAULT_TIMES: Times = { heartbeatMs: 100, promiseMs: 500, suspicionMs: 800, gatherMs: 600, retryMs: 200 };
+
+/** @throws HoldfastError INVALID_ARGUMENT for times that do not go together */
+export function checkTimes({ heartbeatMs, promiseMs, suspicionMs, gatherMs }: Times): void {
+  const wrong = (detail: string, remedy: string): HoldfastError =>
+    new HoldfastError('INVALID_ARGUMENT', { operation: 'set the times', detail, remedy });
+  if (!(heartbeatMs >= 10)) throw wrong(`a heartbeat every ${heartbeatMs} ms`, 'take 10 ms or more');
+  if (promiseMs < 3 * heartbeatMs) {
+    const detail = `a promise of ${promiseMs} ms with a heartbeat every ${heartbeatMs} ms`;
+    throw wrong(detail, 'promise for three heartbeats at least: reads stop when promises run out');
+  }
+  if (suspicionMs <= promiseMs) {
+    const detail = `suspicion after ${suspicionMs} ms, while the promise runs ${promiseMs} ms`;
+    throw wrong(detail, 'suspect later than the promise runs: nobody may seek promotion before');
+  }
+  if (gatherMs <= promiseMs) {
+    const detail = `members are waited for ${gatherMs} ms, while grants run ${promiseMs} ms`;
+    throw wrong(detail, 'wait for longer than the promise runs');
+  }
+}
 
 /** Clocks run apart by at most 5 %: the right to read ends so much before the promise. */
 export const DRIFT = 0.95;
