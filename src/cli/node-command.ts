@@ -5,7 +5,9 @@ import { HoldfastError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
 import { DEFAULT_TIMES } from '../replication/rules.ts';
 import { DEFAULT_SYNC_RATES } from '../replication/sync-pace.ts';
+import type { Coordinator } from '../coordination/register.ts';
 import { ClusterNode } from '../node/cluster-node.ts';
+import { Faults } from '../node/faults.ts';
 import type { Log } from '../node/server.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
@@ -13,6 +15,8 @@ import { Progress, printJson } from './output.ts';
 
 /** Exit code after a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
+/** For calls to the coordinator that no failover waits for. */
+const PATIENT_MS = 5000;
 
 export interface NodeFlags extends NbdTlsFlags {
   name: string;
@@ -27,6 +31,7 @@ export interface NodeFlags extends NbdTlsFlags {
   promiseMs: string;
   suspicionMs: string;
   syncRate?: string;
+  enableFaults?: boolean;
   logLevel: string;
   json?: boolean;
 }
@@ -40,6 +45,13 @@ function millisecondsOf(name: string, text: string): number {
   });
 }
 
+/** @throws HoldfastError INVALID_ARGUMENT for a point that is not there */
+function faultsOf({ enableFaults }: NodeFlags, log: Log): Faults | undefined {
+  if (enableFaults !== true) return undefined;
+  log('warn', 'this node takes faults: whoever reaches it can kill it', {});
+  return new Faults((message, fields) => log('warn', `fault: ${message}`, fields), process.env['HOLDFAST_CRASH_AT']);
+}
+
 async function node(flags: NodeFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
@@ -50,6 +62,9 @@ async function node(flags: NodeFlags): Promise<void> {
   const gatherMs = Math.max(DEFAULT_TIMES.gatherMs, promiseMs + heartbeatMs);
   const most = flags.syncRate === undefined ? Infinity : parseSize(flags.syncRate);
   const progress = new Progress('replaying the journal');
+  const faults = faultsOf(flags, log);
+  const cuttable = (inner: Coordinator, ms: number): Coordinator => faults?.coordinator(inner, ms) ?? inner;
+  const quick = coordinatorOf(flags, { deadlineMs, connectMs: deadlineMs, attemptMs: deadlineMs / 2 });
   const running = await ClusterNode.start({
     name: flags.name,
     dir: flags.dir,
@@ -60,8 +75,9 @@ async function node(flags: NodeFlags): Promise<void> {
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
     syncRates: { ...DEFAULT_SYNC_RATES, most },
-    quick: coordinatorOf(flags, { deadlineMs, connectMs: deadlineMs, attemptMs: deadlineMs / 2 }),
-    patient: coordinatorOf(flags),
+    quick: cuttable(quick, deadlineMs),
+    patient: cuttable(coordinatorOf(flags, { deadlineMs: PATIENT_MS }), PATIENT_MS),
+    faults,
     log,
     progress: (bytes) => progress.note(bytes),
     onFatal: (error: HoldfastError) => {
@@ -121,6 +137,7 @@ export function addNodeCommand(
       String(DEFAULT_TIMES.suspicionMs),
     )
     .option('--register-ms <ms>', 'how long a call to the coordinator may take in a failover', '300')
+    .option('--enable-faults', 'for tests: take what `holdfast fault` asks for')
     .option(
       '--log-level <level>',
       'trace | debug | info | warn | error | silent',

@@ -58,9 +58,22 @@ export class Admin {
         return this.adopt(fields);
       case 'release':
         return this.release(fields);
+      case 'fault':
+        return this.fault(fields);
       default:
         throw new HoldfastError('UNSUPPORTED', { operation: 'ADMIN', detail: `the op "${op}" is not known` });
     }
+  }
+
+  private fault(fields: Fields): object {
+    const { faults, node } = this.node;
+    if (faults !== null) return { node, ...faults.perform(fields, this.node.known()) };
+    throw new HoldfastError('UNSUPPORTED', {
+      operation: 'fault',
+      peer: node,
+      detail: 'this node takes no faults',
+      remedy: 'where nothing of value is stored, start it with: holdfast node --enable-faults',
+    });
   }
 
   private async alone<T>(key: string, work: (key: string) => Promise<T>): Promise<T> {

@@ -17,6 +17,7 @@ import { DEFAULT_SYNC_RATES, type SyncRates } from '../replication/sync-pace.ts'
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
+import { CLIENTS, type Faults, type Known } from './faults.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
 import { isLone } from './lone-connection.ts';
 import type { NbdDevice } from './nbd-device.ts';
@@ -55,6 +56,8 @@ export interface ClusterNodeOptions {
   /** Of heartbeats, promises and suspicion; those that are not given as by default. */
   times?: Partial<Times>;
   syncRates?: SyncRates;
+  /** Takes faults on request; default: none. */
+  faults?: Faults | undefined;
   log: Log;
   progress?: (bytes: number) => void;
   /** A worker is lost: the process is to end. */
@@ -73,6 +76,7 @@ export class ClusterNode implements Host {
   readonly quick: Coordinator;
   readonly patient: Coordinator;
   readonly pool: IoPool;
+  readonly faults: Faults | null;
   readonly server: Server;
   readonly network: PeerNetwork;
   readonly hosted: Map<string, HostedVolume> = new Map();
@@ -107,6 +111,8 @@ export class ClusterNode implements Host {
     this.node = options.name;
     this.quick = options.quick;
     this.patient = options.patient;
+    const faults = options.faults ?? null;
+    this.faults = faults;
     this.pool = new IoPool({ peers: true, onLost: (error) => this.fatal(error) });
     this.pool.isLone = isLone;
     const admin = new Admin(this);
@@ -117,6 +123,7 @@ export class ClusterNode implements Host {
       missing: (name) => this.missing(name),
       nodeName: options.name,
       locate: (name) => this.locate(name),
+      hold: faults === null ? undefined : (socket) => faults.hold(socket, CLIENTS),
     });
     const { limits } = this.server;
     this.nbd =
@@ -125,7 +132,13 @@ export class ClusterNode implements Host {
         : new NbdServer({ limits, log: options.log, tls: options.nbdTls, devices: () => [...this.devices.values()] });
     const { node, bootId } = this;
     const log = (message: string, fields: object): void => this.logPeers(message, fields);
-    this.network = new PeerNetwork({ node, bootId, log, ...(options.peerLimits && { limits: options.peerLimits }) });
+    this.network = new PeerNetwork({
+      node,
+      bootId,
+      log,
+      faults,
+      ...(options.peerLimits && { limits: options.peerLimits }),
+    });
   }
 
   /** @throws HoldfastError LOCKED, BUSY, INVALID_ARGUMENT, ACCESS */
@@ -310,6 +323,15 @@ export class ClusterNode implements Host {
     return this.directory.find((one) => one.node === node) ?? null;
   }
 
+  /** Names that a fault may use. */
+  known(): Known {
+    const volumes = [...this.hosted.values()];
+    const members = volumes.flatMap(({ register }) => register.known?.members ?? []);
+    const nodes = new Set([...this.directory, ...members].map(({ node }) => node));
+    nodes.delete(this.node);
+    return { nodes: [...nodes], volumes: volumes.map(({ name }) => name) };
+  }
+
   peerAddress(node: string): string | null {
     return this.seen(node)?.address ?? null;
   }
@@ -374,6 +396,8 @@ export class ClusterNode implements Host {
     await Promise.all(volumes.map((volume) => volume.resign(waited)));
     clearTimeout(late);
     for (const timer of this.timers) clearInterval(timer);
+    // Whoever waits for a last word is not to wait for what a cut holds.
+    this.faults?.heal();
     await Promise.all([this.server.close(), this.nbd?.close()]);
     // Last words leave before the streams end.
     await this.network.close();

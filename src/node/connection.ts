@@ -127,6 +127,11 @@ export class Connection {
     return this.wanted === volume;
   }
 
+  /** The one that is read and written. */
+  get socket(): Socket {
+    return this.flow.socket;
+  }
+
   get idle(): boolean {
     return this.flow.requests === 0;
   }

@@ -19,6 +19,7 @@ import type { SyncRates } from '../replication/sync-pace.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
+import type { Faults } from './faults.ts';
 import { LivingClock } from './living-clock.ts';
 import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
 import { RegisterLink } from './register-link.ts';
@@ -37,6 +38,8 @@ export interface Host {
   peerAddress(node: string): string | null;
   /** For what other nodes send. */
   readonly peerArena: Arena;
+  /** Null: there are none to be had. */
+  readonly faults: Faults | null;
   serveReads(volume: ServedVolume): void;
   unserveReads(volume: ServedVolume): void;
   serve(volume: PrimaryVolume): void;
@@ -145,6 +148,7 @@ export class HostedVolume implements PeerVolume {
         serve: (volume) => this.serve(volume),
         serveReads: (volume) => this.serveReads(volume),
         log: (message, fields) => this.log('info', message, fields ?? {}),
+        ...(host.faults && { reached: (point) => host.faults!.reached(this.name, point) }),
       },
     });
   }

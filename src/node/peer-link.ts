@@ -49,7 +49,7 @@ export class PeerStream implements PeerLink {
   streamId = '';
   /** Address of the other end, for logs. */
   readonly address: string;
-  private readonly socket: Socket;
+  readonly socket: Socket;
   private readonly events: PeerStreamEvents;
   private readonly queue: SendQueue;
   private readonly decoder: PeerFrameDecoder;

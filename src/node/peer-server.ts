@@ -12,6 +12,7 @@ import { randomBytes } from 'node:crypto';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { MAX_PEER_VERSION, MIN_PEER_VERSION, type PeerHello, refusalOf } from '../protocol/peer-hello.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
+import type { Faults } from './faults.ts';
 import { listenOn, parseAddress } from './listen.ts';
 import { PeerStream } from './peer-link.ts';
 
@@ -38,6 +39,8 @@ export interface PeerNetworkOptions {
   bootId: string;
   limits?: Partial<PeerLimits>;
   log?: (message: string, fields: object) => void;
+  /** Cuts nodes off when told to. */
+  faults?: Faults | null;
 }
 
 /** The replica of a volume, as the network sees it. A Replica has the last three. */
@@ -81,6 +84,7 @@ export class PeerNetwork {
   private readonly bootId: string;
   private readonly limits: PeerLimits;
   private readonly log: (message: string, fields: object) => void;
+  private readonly faults: Faults | null;
   private readonly net: NetServer;
   private readonly volumes: Map<string, Joined> = new Map();
   /** Accepted, before HELLO, oldest first. */
@@ -96,6 +100,7 @@ export class PeerNetwork {
     this.bootId = options.bootId;
     this.limits = { ...DEFAULT_PEER_LIMITS, ...options.limits };
     this.log = options.log ?? (() => {});
+    this.faults = options.faults ?? null;
     this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     const { stallMs } = this.limits;
     this.looking = setInterval(() => {
@@ -205,6 +210,9 @@ export class PeerNetwork {
 
   /** @returns the volume that the stream is for, or null if it was refused */
   private greet(stream: PeerStream, hello: PeerHello): Joined | null {
+    this.faults?.hold(stream.socket, hello.from);
+    // It never came: the stream is one that has said nothing.
+    if (this.faults?.isCut(hello.from, 'in') === true) return null;
     this.know(stream);
     const joined = this.volumes.get(hello.volumeId);
     // Whoever has the name but not the id is to hear of both ids.
@@ -293,6 +301,8 @@ export class PeerNetwork {
     try {
       if (address === null)
         throw new HoldfastError('UNREACHABLE', { operation: 'connect', peer: node, detail: 'no address' });
+      // As if no packet came through: it hangs until it is late.
+      if (this.faults?.isCut(node, 'out') === true || this.faults?.isCut(node, 'in') === true) return;
       socket = connect(parseAddress(address));
     } catch (error) {
       return queueMicrotask(() => failed(asHoldfastError(error)));
@@ -338,6 +348,7 @@ export class PeerNetwork {
       },
     });
     this.all.add(stream);
+    this.faults?.hold(socket, node);
     stream.sayHello({ ...this.hello(joined), to: node, streamId });
     return stream;
   }

@@ -44,6 +44,8 @@ export interface ServerOptions {
   admin?: ConnectionHost['admin'];
   /** Why a volume that is not served is not; null: it is not known either. */
   missing?: (name: string) => HoldfastError | null;
+  /** Gets the socket of each connection; for faults. */
+  hold?: ((socket: Socket) => void) | undefined;
 }
 
 export class Server implements ConnectionHost {
@@ -53,6 +55,7 @@ export class Server implements ConnectionHost {
   readonly nodeName: string;
   readonly admin: ConnectionHost['admin'];
   private readonly missing: (name: string) => HoldfastError | null;
+  private readonly hold: ServerOptions['hold'];
   private readonly maxConnections: number;
   private readonly locator: (name: string) => VolumeLocation | null;
   private readonly logger: Log;
@@ -71,6 +74,7 @@ export class Server implements ConnectionHost {
     this.locator = options.locate ?? ((name) => this.hereAlone(name));
     this.logger = options.log ?? (() => {});
     this.admin = options.admin;
+    this.hold = options.hold;
     this.missing = options.missing ?? (() => null);
     this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
@@ -152,6 +156,7 @@ export class Server implements ConnectionHost {
   private accept(socket: Socket): void {
     const connection = new Connection(socket, this);
     this.connections.add(connection);
+    this.hold?.(connection.socket);
     if (this.connections.size > this.maxConnections) {
       connection.goodbye(
         new HoldfastError('TOO_MANY', { operation: 'connect', detail: `the limit is ${this.maxConnections}` }),

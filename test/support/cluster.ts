@@ -18,6 +18,8 @@ interface NodeSlot {
   dir: string;
   args: string[];
   address: string;
+  /** For its next starts. */
+  env: NodeJS.ProcessEnv;
   running: Running | null;
 }
 
@@ -28,20 +30,21 @@ export class TestCluster {
   /** What all nodes have printed, those included that are gone. */
   private printed = '';
 
-  static async start(names: string[]): Promise<TestCluster> {
+  /** @param more arguments of each node */
+  static async start(names: string[], ...more: string[]): Promise<TestCluster> {
     const cluster = new TestCluster();
     cluster.coordinator = await CoordinatorProcess.start(join(cluster.dir, 'coordinator'));
-    for (const name of names) await cluster.add(name);
+    for (const name of names) await cluster.add(name, ...more);
     return cluster;
   }
 
-  async add(name: string): Promise<void> {
+  async add(name: string, ...more: string[]): Promise<void> {
     const [client, peer] = await freePorts(2);
     const dir = join(this.dir, name);
     const address = `127.0.0.1:${client}`;
     const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinator.url];
-    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`, '--nbd', '127.0.0.1:0');
-    this.nodes.set(name, { name, dir, args, address, running: null });
+    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`, '--nbd', '127.0.0.1:0', ...more);
+    this.nodes.set(name, { name, dir, args, address, env: {}, running: null });
     await this.restart(name);
   }
 
@@ -52,7 +55,7 @@ export class TestCluster {
   async restart(name: string, ...more: string[]): Promise<void> {
     const slot = this.slot(name);
     assert.is(slot.running, null, `${name} runs already`);
-    slot.running = await launch([...slot.args, ...more], { HOLDFAST_LOG_LEVEL: 'info' });
+    slot.running = await launch([...slot.args, ...more], { HOLDFAST_LOG_LEVEL: 'info', ...slot.env });
   }
 
   /** @returns its exit code */
@@ -64,6 +67,16 @@ export class TestCluster {
     const { code } = await running.exited;
     this.printed += running.printed();
     return code;
+  }
+
+  /** Waits until a node ends by itself. @returns how */
+  async ended(name: string): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    const slot = this.slot(name);
+    const running = slot.running!;
+    const how = await running.exited;
+    slot.running = null;
+    this.printed += running.printed();
+    return how;
   }
 
   /** Lines that the nodes have logged. */
