@@ -70,7 +70,9 @@ export class RangeLock<T> {
   finish(operation: Operation<T>): void {
     const op = operation as Op<T>;
     for (let block = op.first; block < op.first + op.count; block++) {
-      const state = this.blocks.get(block)!;
+      const state = this.blocks.get(block);
+      // A newer one was given up before this one ended: nothing is known of the block any more.
+      if (state === undefined) continue;
       if (state.writer === op) state.writer = null;
       else if (op.subject === null) {
         const at = state.readers.indexOf(op);

@@ -159,10 +159,11 @@ export class Marks {
   /**
    * An epoch begins with these marks: others were never committed and are gone; one that is not here, or is another of
    * the same name, counts everything as changed, because nobody here can vouch for what it missed.
+   * @param at of the EPOCH record: what was appended behind it is not its business
    */
-  reconcile(marks: ReadonlyArray<{ name: string; position: Position }>): void {
+  reconcile(marks: ReadonlyArray<{ name: string; position: Position }>, at: Position): void {
     for (const slot of this.slots) {
-      if (slot.state === 'free') continue;
+      if (slot.state === 'free' || comparePositions(slot.position, at) > 0) continue;
       const meant = marks.find(({ name }) => name === slot.name);
       if (meant !== undefined && comparePositions(meant.position, slot.position) === 0) slot.state = 'active';
       else {

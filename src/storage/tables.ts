@@ -132,7 +132,7 @@ export class StoreTables {
       const start = decodeEpoch(payload);
       if (start === null) return;
       this.installSessions(start.sessions, record);
-      this.marks.reconcile(start.marks);
+      this.marks.reconcile(start.marks, record);
       // The group has its content everywhere only once it is committed; until then others may differ in what it covers.
       if (comparePositions(record, committed) <= 0) this.peers.clearSuspect();
     }
