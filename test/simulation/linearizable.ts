@@ -1,14 +1,15 @@
 /**
- * Whether the history of one block could have happened one operation after another, in real time order. Every value is
- * written once, so Gibbons and Korach's zones decide it: per value, the stretch between the first answer and the last
- * call of the operations that wrote or read it.
+ * Whether the history of one register could have happened one operation after another, in real time order. Values need
+ * not be unique: zeros are written again and again. Calls and answers are gone through in order of time, with every
+ * state that the register may be in (Lowe's just-in-time linearization); an operation takes its place at the latest when
+ * its answer comes.
  *
  * A write of unknown outcome may take effect at any time after its call, or never (as in Jepsen).
  */
 
 export interface BlockOp {
   kind: 'read' | 'write';
-  /** 0: never written. */
+  /** 0: zeros, as before the first write. */
   value: number;
   calledMs: number;
   /** Infinity: no answer came. */
@@ -16,54 +17,101 @@ export interface BlockOp {
   who: string;
 }
 
-interface Zone {
+/** What the register may hold, and which of the operations under way have had their effect by then. */
+interface State {
   value: number;
-  from: number;
-  to: number;
-  forward: boolean;
+  done: number;
 }
+
+/** Operations that may be under way on one register at once; one bit each. */
+const MAX_UNDER_WAY = 30;
 
 /** @returns what is wrong, or null */
 export function violation(history: readonly BlockOp[]): string | null {
-  const clusters = new Map<number, BlockOp[]>();
-  clusters.set(0, [{ kind: 'write', value: 0, calledMs: -2, answeredMs: -1, who: 'format' }]);
-  for (const op of history) if (op.kind === 'write') clusters.set(op.value, [op]);
-  for (const op of history) {
-    if (op.kind !== 'read' || op.answeredMs === Infinity) continue;
-    const cluster = clusters.get(op.value);
-    if (cluster === undefined) return `${show(op)}: nobody wrote that`;
-    if (op.answeredMs < cluster[0]!.calledMs) return `${show(op)} came before ${show(cluster[0]!)}`;
-    cluster.push(op);
-  }
-  const zones: Zone[] = [];
-  for (const [value, ops] of clusters) {
-    // A write that nobody read and nobody saw answered need not have happened.
-    if (ops.length === 1 && ops[0]!.answeredMs === Infinity) continue;
-    const firstAnswer = Math.min(...ops.map((op) => op.answeredMs));
-    const lastCall = Math.max(...ops.map((op) => op.calledMs));
-    const forward = firstAnswer < lastCall;
-    zones.push({
-      value,
-      forward,
-      from: Math.min(firstAnswer, lastCall),
-      to: Math.max(firstAnswer, lastCall),
-    });
-  }
-  const forward = zones.filter((zone) => zone.forward).sort((a, b) => a.from - b.from);
-  for (let i = 1; i < forward.length; i++) {
-    if (forward[i]!.from < forward[i - 1]!.to) return conflict(clusters, forward[i - 1]!, forward[i]!);
-  }
-  for (const inner of zones) {
-    if (inner.forward) continue;
-    const outer = forward.find(({ from, to }) => from < inner.from && inner.to < to);
-    if (outer !== undefined) return conflict(clusters, outer, inner);
+  const read = new Set(history.filter((op) => op.kind === 'read').map(({ value }) => value));
+  // What nobody saw need not have happened: neither a write without an answer, nor a read.
+  const ops = history.filter((op) => op.answeredMs !== Infinity || (op.kind === 'write' && read.has(op.value)));
+  const events = ops.flatMap((op) => [
+    { atMs: op.calledMs, call: true, op },
+    { atMs: op.answeredMs, call: false, op },
+  ]);
+  events.sort((a, b) => a.atMs - b.atMs || Number(b.call) - Number(a.call));
+  const underWay: Array<BlockOp | null> = [];
+  let states: State[] = [{ value: 0, done: 0 }];
+  for (const { atMs, call, op } of events) {
+    if (atMs === Infinity) break;
+    if (call) {
+      const free = underWay.indexOf(null);
+      const place = free < 0 ? underWay.length : free;
+      if (place >= MAX_UNDER_WAY) throw new Error(`more than ${MAX_UNDER_WAY} operations at once: ${show(op)}`);
+      underWay[place] = op;
+      continue;
+    }
+    const place = underWay.indexOf(op);
+    const bit = 1 << place;
+    states = answered(states, underWay, bit);
+    if (states.length === 0) return `${show(op)} cannot be: ${around(ops, op)}`;
+    // Over, too: writes without an answer that have had their effect in every state.
+    const over = states.reduce((mask, { done }) => mask & done, bit | neverAnswered(underWay));
+    for (const state of states) state.done &= ~over;
+    underWay.forEach((_, i) => (over & (1 << i)) !== 0 && (underWay[i] = null));
   }
   return null;
 }
 
-function conflict(clusters: Map<number, BlockOp[]>, a: Zone, b: Zone): string {
-  const of = (zone: Zone): string => clusters.get(zone.value)!.map(show).join('; ');
-  return `values ${a.value} and ${b.value} exclude each other: ${of(a)} | ${of(b)}`;
+/** Bits of the writes under way that no answer will come of. */
+function neverAnswered(underWay: ReadonlyArray<BlockOp | null>): number {
+  return underWay.reduce((mask, op, i) => (op?.answeredMs === Infinity ? mask | (1 << i) : mask), 0);
+}
+
+/** The states in which the operation of that bit has had its effect. */
+function answered(states: State[], underWay: ReadonlyArray<BlockOp | null>, bit: number): State[] {
+  const found: Map<string, State> = new Map();
+  const seen = new Set<string>();
+  const visit = (before: State): void => {
+    const { value } = before;
+    let { done } = before;
+    // A read of what is there takes its place at once: nothing is lost by it.
+    underWay.forEach((op, i) => {
+      if (op?.kind === 'read' && op.value === value) done |= 1 << i;
+    });
+    const key = `${value},${done}`;
+    if (seen.has(key)) return;
+    seen.add(key);
+    if ((done & bit) !== 0) {
+      found.set(key, { value, done });
+      return;
+    }
+    const tried = new Set<number>();
+    underWay.forEach((op, i) => {
+      if (op?.kind !== 'write' || (done & (1 << i)) !== 0) return;
+      // Of writes of one value that no answer comes of, one is as good as another.
+      if (op.answeredMs === Infinity && tried.has(op.value)) return;
+      if (op.answeredMs === Infinity) tried.add(op.value);
+      visit({ value: op.value, done: done | (1 << i) });
+    });
+  };
+  for (const state of states) visit({ ...state });
+  const unknown = neverAnswered(underWay);
+  const all = [...found.values()];
+  // Who has not yet used a write of unknown outcome can do all that others can, and use it later.
+  return all.filter(
+    (one) =>
+      !all.some(
+        (other) =>
+          other !== one &&
+          other.value === one.value &&
+          (other.done & ~unknown) === (one.done & ~unknown) &&
+          (other.done & one.done) === other.done,
+      ),
+  );
+}
+
+function around(ops: readonly BlockOp[], { answeredMs, value }: BlockOp): string {
+  const near = ops.filter(
+    (op) => op.calledMs <= answeredMs && (op.value === value || op.answeredMs > answeredMs - 300),
+  );
+  return near.slice(-24).map(show).join('; ');
 }
 
 function show({ kind, value, calledMs, answeredMs, who }: BlockOp): string {

@@ -1,0 +1,198 @@
+/** One machine of a simulated cluster: a replica on a simulated disk, killed, stopped for a while and started again. */
+import { BLOCK_BYTES } from '../../src/base/units.ts';
+import type { BackupVolume } from '../../src/replication/backup-volume.ts';
+import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
+import { Replica } from '../../src/replication/replica.ts';
+import { Arena } from '../../src/storage/arena.ts';
+import type { BlockStore } from '../../src/storage/block-store.ts';
+import { openStore } from '../../src/storage/open-store.ts';
+import { type Image, SimulatedDisk, crashImage } from '../support/simulated-disk.ts';
+import type { Cluster } from './cluster.ts';
+import type { SimLink } from './sim-link.ts';
+
+const MiB = 1024 * 1024;
+export const ARENA_BYTES: number = 8 * MiB;
+const TICK_MS = 20;
+
+export class SimNode {
+  readonly name: string;
+  replica: Replica | null = null;
+  store: BlockStore | null = null;
+  disk: SimulatedDisk | null = null;
+  volume: PrimaryVolume | null = null;
+  /** Reads under grants. */
+  backup: BackupVolume | null = null;
+  readonly links: Set<SimLink> = new Set();
+  /** How many times slower than others its disk is. */
+  slowness = 1;
+  image: Image;
+  /** Blocks in which a bit has rotted. */
+  readonly rotten: Set<number> = new Set();
+  private readonly cluster: Cluster;
+  private start: Image | null = null;
+  private life = 0;
+  /** Stopped like by SIGSTOP: what comes waits. */
+  private held: Array<() => void> | null = null;
+
+  constructor(cluster: Cluster, name: string, image: Image) {
+    this.cluster = cluster;
+    this.name = name;
+    this.image = image;
+  }
+
+  get up(): boolean {
+    return this.replica !== null;
+  }
+
+  /** Something reaches the process. */
+  receive(run: () => void): void {
+    if (this.held !== null) this.held.push(run);
+    else run();
+  }
+
+  /** In this life of the process only. */
+  private timed(delayMs: number, run: () => void): void {
+    const { life } = this;
+    this.cluster.world.after(delayMs, () => {
+      if (this.life === life) this.receive(() => this.life === life && run());
+    });
+  }
+
+  /** Starts it, unless it runs. */
+  boot(): void {
+    if (this.disk !== null) return;
+    this.opened().catch((error: unknown) => this.cluster.fail(`${this.name} cannot start: ${String(error)}`));
+  }
+
+  private async opened(): Promise<void> {
+    const { cluster } = this;
+    const { world, rules } = cluster;
+    const life = ++this.life;
+    const disk = new SimulatedDisk(this.image, world.random.below(2 ** 31), new Arena(ARENA_BYTES));
+    disk.schedule = (run) => {
+      world.after((0.05 + world.random.next() * cluster.diskMs) * this.slowness, () => this.receive(run));
+    };
+    this.start = { data: disk.files.data.slice(), journal: disk.files.journal.slice(), meta: disk.files.meta.slice() };
+    disk.recording = true;
+    this.disk = disk;
+    const defer = (run: () => void): void => world.after(0, run);
+    const { store } = await openStore(disk, { sizes: disk.sizes, defer, where: this.name });
+    if (this.life !== life) return;
+    this.store = store;
+    world.note(`${this.name} starts: ${store.replica.state}, epoch ${store.epoch}, ${at(store)}, ${store.health}`);
+    const live = (run: () => void): void => {
+      if (this.life === life) this.receive(() => this.life === life && run());
+    };
+    this.replica = new Replica({
+      node: this.name,
+      store,
+      arena: disk.arena,
+      rules,
+      times: cluster.times,
+      ports: {
+        now: () => world.nowMs,
+        random: () => world.random.next(),
+        log: (message, fields) => {
+          world.note(`${this.name}: ${message} ${fields === undefined ? '' : JSON.stringify(fields)}`);
+          if (this.life !== life) return;
+          cluster.said(this.name, message, fields);
+          if (!cluster.happens(this, message)) cluster.happened(this, message);
+        },
+        connect: (node) => cluster.connect(this, node, live),
+        readRegister: () => cluster.register.read(this.name, (register) => live(() => this.replica?.learn(register))),
+        compareAndSet: (token, version, next) =>
+          cluster.register.compareAndSet(this.name, version, next, (outcome) =>
+            live(() => this.replica?.casSettled(token, outcome)),
+          ),
+        serve: (volume) => {
+          if (this.life === life) this.volume = volume;
+        },
+        serveReads: (volume) => {
+          if (this.life === life) this.backup = volume;
+        },
+        reached: (point) => {
+          if (this.life === life && !cluster.happens(this, point)) cluster.happened(this, point);
+        },
+      },
+    });
+    const tick = (): void => {
+      this.replica?.tick();
+      void this.volume?.zeroSome();
+      this.timed(TICK_MS, tick);
+      if (this.replica?.role === 'stopped') this.replaced();
+    };
+    this.timed(world.random.next() * TICK_MS, tick);
+  }
+
+  /** The replica has stopped for good: somebody starts it anew, and what a failed sync left behind may be lost. */
+  private replaced(): void {
+    const { world } = this.cluster;
+    if (this.disk!.faultsFired === 0 && !this.stopping) this.cluster.fail(`${this.name} has stopped for good`);
+    if (this.stopping) return;
+    this.crash(world.random.chance(0.5));
+    world.after(50 + world.random.next() * 500, () => this.boot());
+  }
+
+  /** SIGKILL, or the power: what was not synced is there or not. */
+  crash(power: boolean): void {
+    const { world } = this.cluster;
+    if (this.disk === null) return;
+    world.note(`${this.name} ${power ? 'loses power' : 'is killed'}`);
+    this.life++;
+    const { disk } = this;
+    disk.dead = true;
+    this.image = power
+      ? crashImage(this.start!, disk.events, disk.events.length, world.random)
+      : { data: disk.files.data, journal: disk.files.journal, meta: disk.files.meta };
+    this.disk = null;
+    this.replica = null;
+    this.store = null;
+    this.volume = null;
+    this.backup = null;
+    this.held = null;
+    this.stopping = false;
+    const arrives = world.random.chance(0.5);
+    for (const link of this.links) link.die(arrives);
+    this.links.clear();
+  }
+
+  private stopping = false;
+
+  /** Stops in good order, as far as it gets within half a second. */
+  async stop(): Promise<void> {
+    const { replica, life, cluster } = this;
+    if (replica === null || this.held !== null) return;
+    cluster.world.note(`${this.name} is told to stop`);
+    this.stopping = true;
+    const waited = new Promise<void>((resolve) => cluster.world.after(500, resolve));
+    await replica.resign(waited);
+    // Its last words are on their way before the process ends.
+    await new Promise<void>((resolve) => cluster.world.after(5, resolve));
+    if (this.life === life) this.crash(false);
+  }
+
+  pause(forMs: number): void {
+    if (this.held !== null || !this.up) return;
+    this.cluster.world.note(`${this.name} stops for ${forMs.toFixed(0)} ms`);
+    const held: Array<() => void> = [];
+    this.held = held;
+    this.cluster.world.after(forMs, () => {
+      if (this.held !== held) return;
+      this.held = null;
+      for (const run of held) run();
+    });
+  }
+
+  /** A byte of a block changes on the disk of a machine that is off. */
+  rot(block: number): void {
+    if (this.disk !== null) return;
+    this.cluster.world.note(`${this.name}: block ${block} rots`);
+    this.rotten.add(block);
+    this.image.data[block * BLOCK_BYTES + 1234]! ^= 0x10;
+  }
+}
+
+export function at(store: BlockStore): string {
+  const { lastPosition: last, committedPosition: committed } = store;
+  return `last ${last.epoch}.${last.seq}, committed ${committed.epoch}.${committed.seq}`;
+}

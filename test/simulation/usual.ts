@@ -1,0 +1,7 @@
+/** What `npm test` and `npm run simulate` run under a seed: mostly two or three members, some larger groups and volumes. */
+import type { SimulationOptions } from './simulate.ts';
+
+export function usual(seed: number): SimulationOptions {
+  const nodes = seed % 20 === 0 ? 5 : seed % 20 === 10 ? 4 : 2 + (seed % 2);
+  return { nodes, large: seed % 9 === 4 };
+}
