@@ -20,6 +20,7 @@ export interface ReplicatedCreateFlags {
   from?: string;
   node?: string;
   allowSparse?: boolean;
+  journal?: string;
   durable: boolean;
   json?: boolean;
 }
@@ -160,7 +161,7 @@ async function makeAll(
   made: Made,
   name: string,
   nodes: SeenNode[],
-  options: { sizeBytes: number; member: Member | null; allowSparse?: boolean; durable: boolean },
+  options: { sizeBytes: number; member: Member | null; allowSparse?: boolean; journal?: string; durable: boolean },
   signal: AbortSignal,
 ): Promise<Member[]> {
   const { sizeBytes, durable } = options;
@@ -173,6 +174,7 @@ async function makeAll(
     state: options.member === null ? ('in-sync' as const) : ('syncing' as const),
     sparse: options.allowSparse ?? false,
     durable,
+    ...(options.journal !== undefined && { journalBytes: parseSize(options.journal) }),
   };
   const outcomes = await Promise.allSettled(
     nodes.map(async (one): Promise<Member> => {

@@ -95,6 +95,7 @@ export async function makeReplica(
   request: { volumeId: string; name: string; sizeBytes: number; state: 'in-sync' | 'syncing' } & {
     sparse: boolean;
     durable: boolean;
+    journalBytes?: number;
   },
   signal: AbortSignal,
   progress: (doneBytes: number, totalBytes: number) => void,

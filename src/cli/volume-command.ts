@@ -32,6 +32,7 @@ export interface CreateFlags {
   size?: string;
   name?: string;
   allowSparse?: boolean;
+  journal?: string;
   durability?: string;
   json?: boolean;
   coordinator?: string;
@@ -67,6 +68,7 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
       sizeBytes,
       name: flags.name,
       sparse: flags.allowSparse,
+      ...(flags.journal !== undefined && { journalBytes: parseSize(flags.journal) }),
       durable: parseDurability(flags.durability),
       progress: (done, total) => progress.update(done, total),
       signal: abort.signal,
@@ -278,6 +280,7 @@ export function addVolumeCommand(
     .option('--from <dir>', 'in a cluster: begin with the volume of that folder, on the machine of --node')
     .option('--node <node>', 'in a cluster: one replica is on that node')
     .option('--name <name>', 'default: as the folder is called')
+    .option('--journal <size>', 'of the journal; default: an eighth of the volume, 128 MiB to 1 GiB')
     .option('--allow-sparse', 'reserve nothing: for tests; a full disk then stops writes')
     .option('--durability <mode>', 'always | none (measuring only)')
     .option('--json', 'print JSON')

@@ -17,13 +17,6 @@ const missing = etcdMissing();
 if (missing !== null) console.log(`# skip: ${missing}`);
 else await main();
 
-/** Answers when the cluster has a leader. */
-async function ready(url: string): Promise<void> {
-  const client = openCoordinator(url, { deadlineMs: 20_000 });
-  await client.list();
-  await client.close();
-}
-
 async function main(): Promise<void> {
   const base = temporaryFolder();
   // Before any suite is registered: uvu begins to run at the first pause.
@@ -31,8 +24,8 @@ async function main(): Promise<void> {
     await EtcdCluster.start(join(base, 'one'), 1),
     await EtcdCluster.start(join(base, 'three'), 3),
   ];
-  await ready(single.url);
-  await ready(three.url);
+  await single.ready();
+  await three.ready();
 
   coordinatorContract(
     'etcd',
@@ -83,9 +76,7 @@ async function main(): Promise<void> {
     const wins = (): number => contenders.reduce((sum, { won }) => sum + won.length, 0);
     await until(() => wins() >= 20, 'changes');
     // The leader, so that requests are cut off in the middle, and a new one must be found.
-    const leader = await leaderOf(three);
-    three.members[leader]!.child.kill('SIGKILL');
-    await three.members[leader]!.exited;
+    await three.kill(three.leader());
     const before = wins();
     await until(() => wins() >= before + 20, 'changes after the kill');
     for (const contender of contenders) contender.stop();
@@ -105,8 +96,8 @@ async function main(): Promise<void> {
     // Whichever of the three was killed above: with it and one more away there is no majority, so it is a new cluster.
     const cluster = await EtcdCluster.start(join(base, 'stopped'), 3);
     try {
-      await ready(cluster.url);
-      const [stopped, ...others] = (await followersFirst(cluster)).map((i) => cluster.members[i]!);
+      await cluster.ready();
+      const [stopped, ...others] = followersFirst(cluster).map((i) => cluster.members[i]!);
       const hosts = [stopped, ...others].map((member) => `127.0.0.1:${member!.clientPort}`);
       const client = openCoordinator(`etcd://${hosts.join(',')}`, { deadlineMs: 20_000, attemptMs: 300, pollMs: 200 });
       const other = openCoordinator(`etcd://${hosts.slice(1).join(',')}`);
@@ -130,7 +121,7 @@ async function main(): Promise<void> {
   etcd('without a majority there is no answer, and no wrong one', async () => {
     const cluster = await EtcdCluster.start(join(base, 'minority'), 3);
     try {
-      await ready(cluster.url);
+      await cluster.ready();
       const client = openCoordinator(cluster.url);
       const first = await client.create(newRegister());
       for (const { child } of cluster.members.slice(1)) child.kill('SIGSTOP');
@@ -149,7 +140,7 @@ async function main(): Promise<void> {
   etcd('users and passwords: the right one only, and a token that etcd forgot is replaced', async () => {
     const cluster = await EtcdCluster.start(join(base, 'users'), 1);
     try {
-      await ready(cluster.url);
+      await cluster.ready();
       cluster.ctl('user', 'add', 'root:secret');
       cluster.ctl('role', 'add', 'holdfast');
       cluster.ctl('role', 'grant-permission', 'holdfast', 'readwrite', 'holdfast/', 'holdfast0');
@@ -227,20 +218,7 @@ async function main(): Promise<void> {
   etcd.run();
 }
 
-/** Index of the member that leads. */
-async function leaderOf(cluster: EtcdCluster): Promise<number> {
-  for (const [i, { clientPort }] of cluster.members.entries()) {
-    const response = await fetch(`http://127.0.0.1:${clientPort}/v3/maintenance/status`, {
-      method: 'POST',
-      body: '{}',
-    });
-    const { leader, header } = (await response.json()) as { leader: string; header: { member_id: string } };
-    if (leader === header.member_id) return i;
-  }
-  throw new Error('nobody leads');
-}
-
-async function followersFirst(cluster: EtcdCluster): Promise<number[]> {
-  const leader = await leaderOf(cluster);
+function followersFirst(cluster: EtcdCluster): number[] {
+  const leader = cluster.leader();
   return [0, 1, 2].filter((i) => i !== leader).concat(leader);
 }

@@ -6,12 +6,24 @@ import * as assert from 'uvu/assert';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClusterView } from '../../src/cli/cluster-status.ts';
-import { CoordinatorProcess, freePorts } from './coordinators.ts';
+import { CoordinatorProcess, EtcdCluster, type EtcdTls, freePorts } from './coordinators.ts';
 import { holdfast, launch, temporaryFolder } from './server-process.ts';
 
 type Running = Awaited<ReturnType<typeof launch<{ listen: string; nbd?: string }>>>;
 const CHUNK = 1024 * 1024;
 const PATIENCE_MS = 60_000;
+
+export interface TestClusterOptions {
+  /** `etcd` is three members of a real etcd. Default: the embedded coordinator. */
+  coordinator?: 'embedded' | 'etcd' | undefined;
+  etcdTls?: EtcdTls | undefined;
+  /** For every node and every command, such as the user of etcd. */
+  env?: NodeJS.ProcessEnv | undefined;
+  /** Arguments of every node. */
+  args?: string[] | undefined;
+  /** Done with the etcd before there is a node. */
+  prepare?: ((etcd: EtcdCluster) => void | Promise<void>) | undefined;
+}
 
 interface NodeSlot {
   name: string;
@@ -26,23 +38,42 @@ interface NodeSlot {
 export class TestCluster {
   readonly dir: string = temporaryFolder();
   readonly nodes: Map<string, NodeSlot> = new Map();
+  /** Of one with an embedded coordinator. */
   coordinator!: CoordinatorProcess;
+  /** Of one with an etcd. */
+  etcd!: EtcdCluster;
+  private readonly env: NodeJS.ProcessEnv;
   /** What all nodes have printed, those included that are gone. */
   private printed = '';
 
-  /** @param more arguments of each node */
-  static async start(names: string[], ...more: string[]): Promise<TestCluster> {
-    const cluster = new TestCluster();
-    cluster.coordinator = await CoordinatorProcess.start(join(cluster.dir, 'coordinator'));
-    for (const name of names) await cluster.add(name, ...more);
+  private constructor(env: NodeJS.ProcessEnv) {
+    this.env = env;
+  }
+
+  static async start(names: string[], options: TestClusterOptions = {}): Promise<TestCluster> {
+    const cluster = new TestCluster(options.env ?? {});
+    const dir = join(cluster.dir, 'coordinator');
+    if (options.coordinator === 'etcd') {
+      cluster.etcd = await EtcdCluster.start(dir, 3, options.etcdTls ?? null);
+      await cluster.etcd.ready();
+      await options.prepare?.(cluster.etcd);
+    } else {
+      cluster.coordinator = await CoordinatorProcess.start(dir);
+    }
+    for (const name of names) await cluster.add(name, ...(options.args ?? []));
     return cluster;
+  }
+
+  /** Address of the coordinator. */
+  get coordinatorUrl(): string {
+    return (this.etcd ?? this.coordinator).url;
   }
 
   async add(name: string, ...more: string[]): Promise<void> {
     const [client, peer] = await freePorts(2);
     const dir = join(this.dir, name);
     const address = `127.0.0.1:${client}`;
-    const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinator.url];
+    const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinatorUrl];
     args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`, '--nbd', '127.0.0.1:0', ...more);
     this.nodes.set(name, { name, dir, args, address, env: {}, running: null });
     await this.restart(name);
@@ -55,7 +86,8 @@ export class TestCluster {
   async restart(name: string, ...more: string[]): Promise<void> {
     const slot = this.slot(name);
     assert.is(slot.running, null, `${name} runs already`);
-    slot.running = await launch([...slot.args, ...more], { HOLDFAST_LOG_LEVEL: 'info', ...slot.env });
+    const env = { HOLDFAST_LOG_LEVEL: 'info', ...this.env, ...slot.env };
+    slot.running = await launch([...slot.args, ...more], env);
   }
 
   /** @returns its exit code */
@@ -87,7 +119,8 @@ export class TestCluster {
 
   /** Runs the command line with this coordinator. */
   async cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-    const { code, stdout, stderr } = await holdfast(args, { env: { HOLDFAST_COORDINATOR: this.coordinator.url } });
+    const env = { ...this.env, HOLDFAST_COORDINATOR: this.coordinatorUrl };
+    const { code, stdout, stderr } = await holdfast(args, { env });
     return { code, stdout: stdout.toString(), stderr };
   }
 
@@ -99,7 +132,9 @@ export class TestCluster {
   }
 
   create(name: string, size: string, replicas: number, ...more: string[]): Promise<string> {
-    return this.must('volume', 'create', name, '--size', size, '--replicas', String(replicas), ...more);
+    // A short journal is written sooner, and its ring goes round.
+    const journal = ['--journal', '16MiB'];
+    return this.must('volume', 'create', name, '--size', size, ...journal, '--replicas', String(replicas), ...more);
   }
 
   async status(): Promise<ClusterView> {
@@ -163,7 +198,8 @@ export class TestCluster {
 
   async stop(): Promise<void> {
     for (const { name, running } of this.nodes.values()) if (running !== null) await this.kill(name);
-    await this.coordinator.kill();
+    if (this.etcd === undefined) await this.coordinator.kill();
+    else await this.etcd.stop();
   }
 }
 

@@ -1,9 +1,11 @@
 /** Coordinators as real processes: `holdfast coordinator`, and etcd with one or three members. Killed by their pid. */
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { openCoordinator } from '../../src/coordination/open.ts';
 import type { NewRegister } from '../../src/coordination/register.ts';
 import { launch } from './server-process.ts';
 
@@ -79,9 +81,17 @@ export interface EtcdTls {
 }
 
 interface EtcdMember {
+  args: string[];
   child: ChildProcess;
   clientPort: number;
   exited: Promise<unknown>;
+}
+
+function spawnEtcd(args: string[]): Pick<EtcdMember, 'child' | 'exited'> {
+  const child = spawn('etcd', args, { stdio: ['ignore', 'ignore', 'ignore'] });
+  const exited = new Promise((resolve) => child.once('exit', resolve));
+  child.unref();
+  return { child, exited };
 }
 
 export class EtcdCluster {
@@ -120,12 +130,47 @@ export class EtcdCluster {
         args.push('--cert-file', tls.certFile, '--key-file', tls.keyFile);
         args.push('--client-cert-auth', '--trusted-ca-file', tls.caFile);
       }
-      const child = spawn('etcd', args, { stdio: ['ignore', 'ignore', 'ignore'] });
-      const exited = new Promise((resolve) => child.once('exit', resolve));
-      child.unref();
-      cluster.members.push({ child, clientPort: ports[2 * i]!, exited });
+      cluster.members.push({ args, clientPort: ports[2 * i]!, ...spawnEtcd(args) });
     }
     return cluster;
+  }
+
+  /** Waits until it answers, for which it needs a majority and a leader. */
+  async ready(): Promise<void> {
+    const text = (file: string): string => readFileSync(file, 'utf8');
+    const { tls } = this;
+    const files = tls === null ? undefined : { ca: text(tls.caFile), cert: text(tls.certFile), key: text(tls.keyFile) };
+    const client = openCoordinator(this.url, { deadlineMs: 20_000, tls: files });
+    try {
+      await client.list();
+    } finally {
+      await client.close();
+    }
+  }
+
+  /** Index of the member that leads. */
+  leader(): number {
+    for (const [i, { clientPort, child }] of this.members.entries()) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      const said = this.etcdctl(clientPort, 'endpoint', 'status', '--write-out', 'json').stdout;
+      const [{ Status }] = JSON.parse(said) as [{ Status: { leader: number; header: { member_id: number } } }];
+      // Both are rounded alike.
+      if (Status.leader === Status.header.member_id) return i;
+    }
+    throw new Error('nobody leads');
+  }
+
+  /** Kills one member. */
+  async kill(i: number): Promise<void> {
+    const member = this.members[i]!;
+    member.child.ref();
+    member.child.kill('SIGKILL');
+    await member.exited;
+  }
+
+  /** Starts a member that was killed, on its data. */
+  restart(i: number): void {
+    Object.assign(this.members[i]!, spawnEtcd(this.members[i]!.args));
   }
 
   get url(): string {
@@ -135,13 +180,19 @@ export class EtcdCluster {
 
   /** Runs etcdctl against the first member. */
   ctl(...args: string[]): string {
-    const endpoint = `127.0.0.1:${this.members[0]!.clientPort}`;
-    const { status, stdout, stderr } = spawnSync('etcdctl', ['--endpoints', endpoint, ...args], {
+    const { status, stdout, stderr } = this.etcdctl(this.members[0]!.clientPort, ...args);
+    if (status !== 0) throw new Error(`etcdctl ${args.join(' ')}: ${stderr}`);
+    return stdout;
+  }
+
+  private etcdctl(port: number, ...args: string[]): SpawnSyncReturns<string> {
+    const { tls } = this;
+    const secure = tls === null ? [] : ['--cacert', tls.caFile, '--cert', tls.certFile, '--key', tls.keyFile];
+    const endpoint = `${tls === null ? 'http' : 'https'}://127.0.0.1:${port}`;
+    return spawnSync('etcdctl', ['--endpoints', endpoint, ...secure, ...args], {
       encoding: 'utf8',
       env: { ...process.env, ETCDCTL_API: '3' },
     });
-    if (status !== 0) throw new Error(`etcdctl ${args.join(' ')}: ${stderr}`);
-    return stdout;
   }
 
   async stop(): Promise<void> {
