@@ -42,7 +42,8 @@ export class TestCluster {
   coordinator!: CoordinatorProcess;
   /** Of one with an etcd. */
   etcd!: EtcdCluster;
-  private readonly env: NodeJS.ProcessEnv;
+  /** For every node and every command from now on. */
+  readonly env: NodeJS.ProcessEnv;
   /** What all nodes have printed, those included that are gone. */
   private printed = '';
 
@@ -51,7 +52,7 @@ export class TestCluster {
   }
 
   static async start(names: string[], options: TestClusterOptions = {}): Promise<TestCluster> {
-    const cluster = new TestCluster(options.env ?? {});
+    const cluster = new TestCluster({ ...options.env });
     const dir = join(cluster.dir, 'coordinator');
     if (options.coordinator === 'etcd') {
       cluster.etcd = await EtcdCluster.start(dir, 3, options.etcdTls ?? null);
