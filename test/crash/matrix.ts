@@ -43,13 +43,13 @@ export class Matrix {
     this.shots = new Shots(cluster.url(VOLUME));
   }
 
-  static async start(kind: 'embedded' | 'etcd' = 'embedded'): Promise<Matrix> {
+  static async start(kind: 'embedded' | 'etcd' = 'embedded', size = '16MiB'): Promise<Matrix> {
     const etcd = kind === 'etcd' ? await EtcdCluster.start(temporaryFolder(), 1) : null;
     const cluster =
       etcd === null
         ? await TestCluster.start(NODES, '--enable-faults')
         : await TestCluster.beside(etcd.url, NODES, '--enable-faults');
-    await cluster.create(VOLUME, '16MiB', NODES.length);
+    await cluster.create(VOLUME, size, NODES.length);
     await cluster.untilSafe();
     const coordinator = openCoordinator(etcd?.url ?? cluster.coordinator.url, { deadlineMs: 1000 });
     const volume = await connect(cluster.url(VOLUME), { retryMs: Infinity });

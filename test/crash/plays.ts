@@ -53,7 +53,7 @@ async function target(matrix: Matrix, point: CrashPoint): Promise<void> {
 }
 
 /** A node that has not everything is there, alone: it must not be primary. */
-async function refusesAlone(matrix: Matrix, incomplete: string): Promise<void> {
+export async function refusesAlone(matrix: Matrix, incomplete: string): Promise<void> {
   const { address } = matrix.cluster.slot(incomplete);
   // It has read the register, and says whom it waits for.
   const { volumes } = await matrix.until(
