@@ -15,6 +15,9 @@ const LANE_BYTES = 256 * 1024;
 const SHOT_BASE = LANES * LANE_BYTES;
 const SHOT_BYTES = 3 * BLOCK;
 const SHOTS = 16;
+const SCATTERED_BASE = 10 * 1024 * 1024;
+const SCATTERED_BYTES = 5 * 1024 * 1024;
+const SCATTERED_AT_ONCE = 96;
 const PATIENCE_MS = 60_000;
 
 export function pause(ms: number): Promise<void> {
@@ -178,5 +181,28 @@ export class Shots {
       this.outcomes.new++;
       shadow.set(wanted);
     }
+  }
+}
+
+/** Blocks that are written while a node is away, and then left alone: what is not brought in stays missing. */
+export class Scattered {
+  private readonly random = new Random(4096);
+  private readonly shadow: Uint8Array = new Uint8Array(SCATTERED_BYTES);
+  private next = 0;
+
+  /** Every other block of the next stretch, all at once. */
+  async write(volume: Volume): Promise<void> {
+    const writes = Array.from({ length: SCATTERED_AT_ONCE }, () => {
+      const at = this.next;
+      this.next = (at + 2 * BLOCK) % SCATTERED_BYTES;
+      const bytes = this.random.bytes(BLOCK);
+      return volume.write(SCATTERED_BASE + at, bytes).then(() => this.shadow.set(bytes, at));
+    });
+    await Promise.all(writes);
+  }
+
+  async check(volume: Volume): Promise<void> {
+    const bytes = await volume.read(SCATTERED_BASE, SCATTERED_BYTES);
+    assert.is(Buffer.compare(bytes, this.shadow), 0, 'a block that was written while a node was away');
   }
 }

@@ -16,7 +16,7 @@ import type { CrashPoint } from '../../src/replication/crash-points.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { CoordinatorProcess, EtcdCluster } from '../support/coordinators.ts';
 import { temporaryFolder } from '../support/server-process.ts';
-import { Load, Shots, pause } from './load.ts';
+import { Load, Scattered, Shots, pause } from './load.ts';
 
 export const VOLUME = 'v';
 export const NODES = ['a', 'b'];
@@ -27,6 +27,7 @@ export class Matrix {
   readonly volume: Volume;
   readonly load: Load;
   readonly shots: Shots;
+  readonly scattered: Scattered = new Scattered();
   /** How often an armed step, or a signal, has ended a process. */
   fired = 0;
   /** For whatever is waited for within a row. */
@@ -96,8 +97,12 @@ export class Matrix {
     await this.until(served, `${name} to be primary`);
   }
 
-  async arm(name: string, point: CrashPoint): Promise<void> {
-    await admin(this.cluster.slot(name).address, { op: 'fault', kind: 'crash', point, volume: VOLUME });
+  async arm(name: string, point: CrashPoint, count = 1): Promise<void> {
+    await this.fault(name, { kind: 'crash', point, count, volume: VOLUME });
+  }
+
+  async fault(name: string, request: { kind: string; [field: string]: unknown }): Promise<void> {
+    await admin(this.cluster.slot(name).address, { op: 'fault', ...request });
   }
 
   /** The armed step must end the process: a row whose step is not reached proves nothing. */
@@ -164,6 +169,7 @@ export class Matrix {
   async finish(): Promise<void> {
     await this.untilSafe();
     await this.load.end();
+    await this.scattered.check(this.volume);
     await this.shots.settle(this.volume);
     await this.volume.close();
     assert.equal(Object.values(await this.cluster.stopNodes()), [0, 0], 'exit codes');

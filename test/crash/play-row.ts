@@ -14,13 +14,13 @@ export interface RowResult {
   wrong: string | null;
 }
 
-/** A row: its first variant, or all of them. Afterwards all is in sync again, or `wrong` says what is not. */
-export async function playRow(matrix: Matrix, row: Row, which: 'first' | 'all'): Promise<RowResult> {
+/** A row: its first variants, or all of them. Afterwards all is in sync again, or `wrong` says what is not. */
+export async function playRow(matrix: Matrix, row: Row, which: 'quick' | 'all'): Promise<RowResult> {
   const startedMs = performance.now();
   const firedBefore = matrix.fired;
   matrix.load.longestWaitMs = 0;
   let wrong: string | null = null;
-  const variants = which === 'all' ? row.variants : row.variants.slice(0, 1);
+  const variants = which === 'all' ? row.variants : row.variants.slice(0, row.quick ?? 1);
   for (const variant of variants) {
     wrong = await playOne(matrix, variant).catch((error: Error) => `${nameOf(variant)}: ${error.message}`);
     if (wrong !== null) break;
@@ -44,6 +44,7 @@ async function playOne(matrix: Matrix, variant: Variant): Promise<null> {
   await matrix.untilSafe();
   await matrix.load.more(30);
   await matrix.shots.settle(matrix.volume);
+  await matrix.scattered.check(matrix.volume);
   return null;
 }
 

@@ -27,6 +27,16 @@ async function primary(matrix: Matrix, point: CrashPoint): Promise<void> {
   await matrix.cluster.restart(name);
 }
 
+async function primaryUnheard(matrix: Matrix, point: CrashPoint): Promise<void> {
+  const name = await matrix.primary();
+  await matrix.fault(name, { kind: 'partition', from: [other(name)], way: 'both' });
+  // Not the first: a primary that answers too early has answered by then.
+  await matrix.arm(name, point, 3);
+  await matrix.crashed(name, point);
+  // Whoever may go on does. It is this one, if it had left the other one behind before it came to that step.
+  await matrix.cluster.restart(name);
+}
+
 async function backup(matrix: Matrix, point: CrashPoint): Promise<void> {
   const stays = await matrix.primary();
   await matrix.arm(other(stays), point);
@@ -41,6 +51,7 @@ async function leaveBehind(matrix: Matrix): Promise<string> {
   const stays = await matrix.primary();
   await matrix.kill(other(stays));
   await matrix.load.more(AWAY);
+  await matrix.scattered.write(matrix.volume);
   return stays;
 }
 
@@ -131,6 +142,26 @@ async function withoutCoordinator(matrix: Matrix, whom: 'primary' | 'backup', po
   await matrix.cluster.restart(victim);
 }
 
+async function bothWithoutCoordinator(matrix: Matrix, point: CrashPoint): Promise<void> {
+  const name = await matrix.primary();
+  const { address } = matrix.cluster.slot(name);
+  await matrix.loseCoordinator();
+  await matrix.arm(other(name), point);
+  await matrix.crashed(other(name), point);
+  // It knows that it is alone, and that nobody else does: what it acknowledges now the other one would not have.
+  const isAlone = async (): Promise<boolean> =>
+    (await nodeStatus(address)).replicas[0]!.peers.every(({ phase }) => phase !== 'joined');
+  while (!(await isAlone()));
+  // One that answers too early has answered by the end of these.
+  for (let i = 0; i < 10; i++) await isAlone();
+  await matrix.kill(name);
+  await matrix.findCoordinator();
+  await matrix.cluster.restart(other(name));
+  await matrix.untilPrimary(other(name));
+  await matrix.load.more(AWAY);
+  await matrix.cluster.restart(name);
+}
+
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
 /** Behind the lanes and the shots. */
 const OWN_BYTES = 8 * 1024 * 1024;
@@ -194,6 +225,7 @@ async function client(matrix: Matrix): Promise<void> {
 
 export const plays: Record<Play, Player> = {
   primary,
+  'primary unheard': primaryUnheard,
   backup,
   target,
   source,
@@ -214,6 +246,7 @@ export const plays: Record<Play, Player> = {
   'last survivor': lastSurvivor,
   'primary without coordinator': (matrix, point) => withoutCoordinator(matrix, 'primary', point),
   'backup without coordinator': (matrix, point) => withoutCoordinator(matrix, 'backup', point),
+  'both without coordinator': bothWithoutCoordinator,
   stopped,
   client,
 };

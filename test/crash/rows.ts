@@ -9,6 +9,8 @@ import type { CrashPoint } from '../../src/replication/crash-points.ts';
 export type Play =
   /** The primary crashes: the other one goes on. */
   | 'primary'
+  /** The backup hears nothing of the primary any more, then that crashes: what only one has was never acknowledged. */
+  | 'primary unheard'
   /** The backup crashes: the primary goes on alone. */
   | 'backup'
   /** The backup is being brought in sync, and crashes. */
@@ -27,6 +29,8 @@ export type Play =
   /** The coordinator is away when it happens. */
   | 'primary without coordinator'
   | 'backup without coordinator'
+  /** ... the backup, then the primary; the backup is back first, and the register has it in sync. */
+  | 'both without coordinator'
   /** SIGSTOP of the primary until the other one is, then SIGCONT. */
   | 'stopped'
   /** A client dies in the middle of requests. */
@@ -40,8 +44,9 @@ export interface Variant {
 export interface Row {
   id: string;
   text: string;
-  /** The first one by `npm test`, all of them by `npm run test:matrix`. */
   variants: readonly Variant[];
+  /** So many of them, from the first, by `npm test`; all of them by `npm run test:matrix`. Default 1. */
+  quick?: number;
 }
 
 const at = (play: Play, ...points: CrashPoint[]): Variant[] => points.map((point) => ({ play, point }));
@@ -51,7 +56,8 @@ export const ROWS: readonly Row[] = [
   {
     id: 'C-2',
     text: 'primary before, and when, it contacts the backup',
-    variants: at('primary', 'write:appended', 'write:sent'),
+    variants: [...at('primary unheard', 'write:durable'), ...at('primary', 'write:appended', 'write:sent')],
+    quick: 2,
   },
   { id: 'C-3', text: 'primary after the backup has it', variants: at('primary', 'write:acknowledged') },
   { id: 'C-4', text: 'primary after its own write, before the answer', variants: at('primary', 'write:durable') },
@@ -89,9 +95,11 @@ export const ROWS: readonly Row[] = [
     id: 'C-16',
     text: 'coordinator away, then a crash',
     variants: [
+      ...at('both without coordinator', 'follow:received'),
       ...at('primary without coordinator', 'write:durable', 'write:answered'),
       ...at('backup without coordinator', 'follow:durable'),
     ],
+    quick: 2,
   },
   {
     id: 'C-18',
