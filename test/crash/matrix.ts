@@ -15,7 +15,6 @@ import type { Coordinator } from '../../src/coordination/register.ts';
 import type { CrashPoint } from '../../src/replication/crash-points.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { CoordinatorProcess, EtcdCluster } from '../support/coordinators.ts';
-import { temporaryFolder } from '../support/server-process.ts';
 import { Load, Scattered, Shots, pause } from './load.ts';
 
 export const VOLUME = 'v';
@@ -45,14 +44,11 @@ export class Matrix {
   }
 
   static async start(kind: 'embedded' | 'etcd' = 'embedded', size = '16MiB'): Promise<Matrix> {
-    const etcd = kind === 'etcd' ? await EtcdCluster.start(temporaryFolder(), 1) : null;
-    const cluster =
-      etcd === null
-        ? await TestCluster.start(NODES, '--enable-faults')
-        : await TestCluster.beside(etcd.url, NODES, '--enable-faults');
+    const cluster = await TestCluster.start(NODES, { coordinator: kind, args: ['--enable-faults'] });
+    const etcd = kind === 'etcd' ? cluster.etcd : null;
     await cluster.create(VOLUME, size, NODES.length);
     await cluster.untilSafe();
-    const coordinator = openCoordinator(etcd?.url ?? cluster.coordinator.url, { deadlineMs: 1000 });
+    const coordinator = openCoordinator(cluster.coordinatorUrl, { deadlineMs: 1000 });
     const volume = await connect(cluster.url(VOLUME), { retryMs: Infinity });
     return new Matrix(cluster, etcd, coordinator, volume);
   }
@@ -182,6 +178,5 @@ export class Matrix {
     await this.coordinator.close();
     await this.volume.close().catch(() => {});
     await this.cluster.stop();
-    await this.etcd?.stop();
   }
 }
