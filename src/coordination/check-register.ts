@@ -10,7 +10,8 @@ import type { Member, NextRegister, NewRegister, NodeInfo, Register, SeenNode } 
 
 export const MAX_MEMBERS = 16;
 export const MAX_REGISTER_BYTES = 16 * 1024;
-const MAX_NODE_NAME = 64;
+/** As in node/node-folder.ts: members are named in 64 bytes, of which the disk's id takes 33. */
+const MAX_NODE_NAME = 31;
 const MAX_VOLUME_NAME = 128;
 const MAX_ADDRESS = 262;
 const MAX_BOOT_ID = 64;

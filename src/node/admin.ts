@@ -207,7 +207,7 @@ export class Admin {
       throw new HoldfastError('DAMAGED', { operation: 'promote', volume: volume.name, detail: healthReason });
     }
     if (replica.state !== 'in-sync') {
-      await volume.store.update({ replica: { ...replica, state: 'in-sync', base: lastPosition } });
+      await volume.store.update({ replica: { state: 'in-sync', base: lastPosition } });
     }
     return { was: replica.state, epoch, last: `${lastPosition.epoch}.${lastPosition.seq}` };
   }
@@ -223,7 +223,7 @@ export class Admin {
       const open = await openVolume(from, this.node.pool);
       try {
         await this.adoptable(open.store, name);
-        await open.store.update({ replica: { ...open.store.replica, state: 'in-sync', groupEpoch: open.store.epoch } });
+        await open.store.update({ replica: { state: 'in-sync', groupEpoch: open.store.epoch } });
       } finally {
         await open.close();
       }
@@ -252,7 +252,7 @@ export class Admin {
       await this.move(volume.dir, to);
       const open = await openVolume(to, this.node.pool);
       try {
-        await open.store.update({ replica: { ...open.store.replica, state: 'solo' } });
+        await open.store.update({ replica: { state: 'solo' } });
       } finally {
         await open.close();
       }

@@ -279,8 +279,8 @@ export class ClusterNode implements Host {
       await volume.resign(delay(RESIGN_MS));
       await delay(LAST_WORDS_MS);
       await volume.close();
-      this.hosted.delete(volume.volumeId);
     } finally {
+      this.hosted.delete(volume.volumeId);
       this.leaving.delete(volume.name);
     }
   }

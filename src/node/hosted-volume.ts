@@ -83,6 +83,9 @@ export interface ReplicaStatus {
   peers: Array<{ node: string; phase: string; acked: string; dirtyBytes: number | null; sync: SyncStatus | null }>;
 }
 
+/** How long a volume that is closed may take to apply what was appended. */
+const SETTLE_MS = 5000;
+
 const position = ({ epoch, seq }: { epoch: number; seq: number }): string => `${epoch}.${seq}`;
 export const toHex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
@@ -258,8 +261,18 @@ export class HostedVolume implements PeerVolume {
     this.replica.stop('it is closed');
     this.port.leave();
     await this.poisoned;
-    await this.replica.stopped().catch((error: unknown) => this.log('error', 'closing', { reason: String(error) }));
-    await this.open.close();
+    // What a full disk holds up stays in the journal.
+    const late = new Promise<void>((resolve) => setTimeout(resolve, SETTLE_MS).unref());
+    const stopped = this.replica.stopped();
+    await Promise.race([stopped, late]).catch((error: unknown) =>
+      this.log('error', 'closing', { reason: String(error) }),
+    );
+    try {
+      await this.open.close();
+    } finally {
+      if (this.store.failed !== null) this.storeFailed(this.store.failed);
+      await this.poisoned;
+    }
   }
 
   // --- what it tells ----------------------------------------------------------------------------------------------------

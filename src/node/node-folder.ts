@@ -10,7 +10,8 @@ import { type FolderLock, lockFolder } from '../storage/lock.ts';
 import { isVolume } from '../storage/volume-folder.ts';
 
 const FORMAT = 1;
-const MAX_NODE_NAME = 64;
+/** With the id of a disk it names a member in records and superblocks, which have 64 bytes for that. */
+const MAX_NODE_NAME = 31;
 
 export interface NodeFolder {
   dir: string;

@@ -25,6 +25,8 @@ export interface CandidateParts {
   reached(point: CrashPoint): void;
   /** It follows nobody and is not primary. */
   isIdle(): boolean;
+  /** Notes durably that nothing is known of what other members have. */
+  vouchForNone(register: GroupRegister): Promise<void>;
   readRegister(): void;
   compareAndSet(expectedVersion: number, next: GroupRegister): void;
   /** The register names this node primary of a new epoch. */
@@ -43,6 +45,9 @@ export class Candidate {
   /** An attempt against that version of the register had no answer: it may still take effect. */
   private undecidedVersion: number | null = null;
   private nextSeekMs = 0;
+  /** Of the register without a primary that bitmaps were made for. */
+  private vouchedVersion = 0;
+  private distrusting = false;
 
   constructor(parts: CandidateParts) {
     this.o = parts;
@@ -142,12 +147,29 @@ export class Candidate {
       this.nextSeekMs = nowMs + STRANGE_MS;
       return this.o.log('the register is not to be trusted', { reason: strange });
     }
+    if (register.primary === '' && register.epoch > 0 && this.vouchedVersion !== register.version) {
+      return this.distrust(register);
+    }
     const stays = inSync.filter((one) => one === node || one !== register.primary);
     const next = { ...register, primary: node, inSync: stays.includes(node) ? stays : [...stays, node] };
     next.epoch = Math.max(register.epoch, store.epoch) + (rules.newEpoch ? 1 : 0);
     this.o.log('seeking promotion', { epoch: next.epoch, version: register.version, inSync: next.inSync });
     this.o.reached('promote:seek');
     this.seek(register.version, next);
+  }
+
+  private distrust(register: GroupRegister): void {
+    if (this.distrusting) return;
+    this.distrusting = true;
+    const over = (): void => {
+      this.distrusting = false;
+    };
+    this.o
+      .vouchForNone(register)
+      .then(() => {
+        this.vouchedVersion = register.version;
+      })
+      .then(over, over);
   }
 
   /** An attempt without an answer is decided by one more on the same version, with the content as it is. */

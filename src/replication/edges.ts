@@ -18,20 +18,38 @@ import type { LogRecord, ReplicatedStore } from './store.ts';
  * waits for its edges, so they could all be taken, and none would ever be given back.
  */
 export class Scratch {
+  private static readonly shared: WeakMap<Arena, Scratch> = new WeakMap();
   private readonly arena: Arena;
-  private readonly slots: Slot[] = [];
   private readonly free: Slot[] = [];
+  private owned = 0;
   private waiting: Array<(slot: Slot) => void> = [];
+  /** Volumes that use it. */
+  private users = 1;
 
-  constructor(arena: Arena) {
+  /** The one of that arena: all volumes share it, so that their number does not matter. To be closed by each. */
+  static of(arena: Arena): Scratch {
+    let scratch = this.shared.get(arena);
+    if (scratch === undefined) this.shared.set(arena, (scratch = new Scratch(arena)));
+    else scratch.users++;
+    return scratch;
+  }
+
+  private constructor(arena: Arena) {
     this.arena = arena;
-    for (let i = 0; i < SCRATCH_SLOTS; i++) {
-      const slot = arena.take(1);
-      if (slot === null) break;
-      this.slots.push(slot);
+    this.fill();
+  }
+
+  /** Where there is no memory at all at the moment, some comes back. */
+  private fill(): void {
+    while (this.owned < SCRATCH_SLOTS) {
+      const slot = this.arena.take(1);
+      if (slot === null) {
+        if (this.owned === 0) this.arena.whenFree(1, () => this.users > 0 && this.fill());
+        return;
+      }
+      this.owned++;
+      this.give(slot);
     }
-    if (this.slots.length === 0) throw new Error('the arena has no room for scratch slots');
-    this.free.push(...this.slots);
   }
 
   /** Calls with a slot, now or in turn; it is held for one read. */
@@ -43,12 +61,16 @@ export class Scratch {
 
   give(slot: Slot): void {
     const next = this.waiting.shift();
-    if (next === undefined) this.free.push(slot);
-    else next(slot);
+    if (next !== undefined) next(slot);
+    else if (this.users === 0) this.arena.release(slot);
+    else this.free.push(slot);
   }
 
+  /** One user less; with the last one the memory is given back. */
   close(): void {
-    for (const slot of this.slots.splice(0)) this.arena.release(slot);
+    if (--this.users > 0) return;
+    Scratch.shared.delete(this.arena);
+    for (const slot of this.free.splice(0)) this.arena.release(slot);
   }
 }
 

@@ -80,6 +80,12 @@ export class Follower {
         this.closed = true;
         this.inbox = [];
         for (const resolve of this.idleWaiters.splice(0)) resolve();
+        // Whoever waits behind them gets the error; their memory comes back once nothing is on its way to the disk.
+        void store.journalIdle().then(() => {
+          for (const { operation } of this.awaiting.splice(0)) this.lock.unhold(operation);
+          for (const { operation } of this.copies.values()) this.lock.unhold(operation);
+          this.copies.clear();
+        });
         events.failed(error);
       },
     });
@@ -215,12 +221,14 @@ export class Follower {
   }
 
   private apply(record: LogRecord, operation: Operation<LogRecord>): void {
-    this.store.apply(record, () => {
+    const over = (): void => {
       this.unapplied--;
       this.lock.finish(operation);
       this.arena.release(record.slot);
       this.wakeIdle();
-    });
+    };
+    if (this.store.failed === null) this.store.apply(record, over);
+    else queueMicrotask(over);
   }
 
   private wakeIdle(): void {

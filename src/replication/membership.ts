@@ -94,6 +94,8 @@ export class Membership {
       return;
     }
     this.undecided = false;
+    // A register that went back, or stood still, is not asked again at once.
+    if (result.register.version <= this.register.version) this.retryAtMs = nowMs + retryMs;
     this.learn(result.register, nowMs);
     this.attempt(nowMs);
   }

@@ -25,3 +25,14 @@ export interface Awaiting {
   operation: Operation<LogRecord>;
   done: Done;
 }
+
+/** An answer that waits until a record is applied, unless it fails before. It is given once. */
+export function lateAnswer(done: Done): { committed: Done; applied: Done } {
+  let answered = false;
+  const answer: Done = (error) => {
+    if (answered) return;
+    answered = true;
+    done(error);
+  };
+  return { committed: (error) => error !== null && answer(error), applied: answer };
+}

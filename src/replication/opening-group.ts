@@ -56,6 +56,8 @@ export interface OpeningParts {
   start: () => Omit<EpochStart, 'sessions' | 'marks'>;
   /** The tenure has ended meanwhile. */
   over: () => boolean;
+  /** Resolves when it ends. */
+  ended: Promise<void>;
   reached: (point: 'promote:group' | 'promote:epoch') => void;
 }
 
@@ -75,12 +77,13 @@ export function logGroup(parts: OpeningParts): Promise<Position | null> {
   return turn;
 }
 
-async function logAll({ store, arena, volume, runs, start, over, reached }: OpeningParts): Promise<Position | null> {
+async function logAll(parts: OpeningParts): Promise<Position | null> {
+  const { store, arena, volume, runs, start, over, reached } = parts;
   const blocks = runs.reduce((sum, { count }) => sum + count + 1, 0);
   // Everything before is applied: a checkpoint empties the journal.
   if (!over() && !store.hasRoomForPeer(blocks)) await store.checkpoint();
   for (const { first, count } of runs) {
-    const slot = await take(arena, count, over);
+    const slot = await take(parts, count);
     if (slot === null) return null;
     const error = await new Promise<HoldfastError | null>((resolve) =>
       store.readBlocks(first, count, slot, (failure) => resolve(failure)),
@@ -95,7 +98,7 @@ async function logAll({ store, arena, volume, runs, start, over, reached }: Open
   reached('promote:group');
   const marks = store.marks.list().map(({ name, position }) => ({ name, position }));
   const epoch: EpochStart = { ...start(), marks, sessions: store.sessions.encode() };
-  const slot = await take(arena, epochBlocks(epoch), over);
+  const slot = await take(parts, epochBlocks(epoch));
   if (slot === null) return null;
   encodeEpoch(epoch, slot.payload);
   const at = volume.log(RECORD_KINDS.EPOCH, 0, epochBlocks(epoch), slot, () => {});
@@ -103,11 +106,11 @@ async function logAll({ store, arena, volume, runs, start, over, reached }: Open
   return at;
 }
 
-async function take(arena: Arena, pages: number, over: () => boolean): Promise<Slot | null> {
+async function take({ arena, over, ended }: OpeningParts, pages: number): Promise<Slot | null> {
   while (!over()) {
     const slot = arena.take(pages);
     if (slot !== null) return slot;
-    await new Promise<void>((resolve) => arena.whenFree(pages, resolve));
+    await Promise.race([ended, new Promise<void>((resolve) => arena.whenFree(pages, resolve))]);
   }
   return null;
 }

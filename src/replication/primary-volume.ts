@@ -20,7 +20,7 @@ import type { CommitGroup } from './commit-group.ts';
 import { Edges, Scratch } from './edges.ts';
 import { dropReasonOf, isCommitted, refusalOf } from './checks.ts';
 import { Flushes } from './flushes.ts';
-import type { Awaiting, Mutation } from './mutation.ts';
+import { type Awaiting, type Mutation, lateAnswer } from './mutation.ts';
 import { OwedZeros } from './owed-zeros.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
 import { RoomQueue } from './room-queue.ts';
@@ -32,9 +32,7 @@ import { TableReads } from './table-reads.ts';
 /** Blocks that operations under way may be on: it bounds the lock's memory, and the work of one turn. */
 const MAX_LOCKED_BLOCKS = 65_536;
 const NO_SESSION = 0n;
-
 const NEVER: Expired = () => false;
-
 export interface PrimaryVolumeOptions {
   readOnly: boolean;
   onFailed: (error: HoldfastError) => void;
@@ -69,7 +67,7 @@ export class PrimaryVolume implements ServedVolume {
     this.arena = arena;
     this.readOnly = options.readOnly || store.health !== 'good';
     this.fence = new SessionFence(store);
-    this.scratch = new Scratch(arena);
+    this.scratch = Scratch.of(arena);
     this.flushes = new Flushes(store);
     this.owedZeros = new OwedZeros(store, this.lock);
     this.tableReads = new TableReads(store, this.lock, this.group);
@@ -278,7 +276,10 @@ export class PrimaryVolume implements ServedVolume {
       this.whenRoom(mutation, 1, () => {
         // Decided here, where its place in the log is.
         const refused = this.store.marks.refusal(change);
-        if (refused !== null) return this.giveBack(slot, mutation.token, () => done(refused));
+        if (refused !== null) {
+          const answer: Done = (error) => done(error ?? refused);
+          return this.giveBack(slot, mutation.token, () => this.tableReads.whenReadable(answer));
+        }
         this.store.marks.encode(change, slot.payload);
         this.append(mutation, crcBlocks(slot.payload, slot.crcs, 0));
       });
@@ -303,7 +304,7 @@ export class PrimaryVolume implements ServedVolume {
     this.arena.whenFree(pages, () => this.withSlot(pages, waiting, use));
   }
 
-  /** Runs now if the journal has room and nobody waits, else in turn; a request that must not run is answered instead. */
+  /** Runs now if the journal has room and nobody waits, else in turn; what must not run is answered instead. */
   private whenRoom(mutation: Mutation, payloadBlocks: number, run: () => void): void {
     const ran = this.roomQueue.run(() => {
       const refusal = this.dropReason(mutation);
@@ -375,13 +376,12 @@ export class PrimaryVolume implements ServedVolume {
     if (attachment !== null) (attachment as FencedAttachment).last = record;
     if (!isControl(kind)) this.requests++;
     // What is about no block takes effect when it is applied, and is answered then.
-    const control = isControl(kind);
-    const operation = this.lock.write(first, control ? 0 : count, record, () =>
-      this.applyNow(record, operation, control ? done : null),
+    const late = isControl(kind) ? lateAnswer(done) : null;
+    const operation = this.lock.write(first, late === null ? count : 0, record, () =>
+      this.applyNow(record, operation, late?.applied ?? null),
     );
     this.unapplied++;
-    const failed: Done = (error) => error !== null && done(error);
-    this.awaiting.push({ record, operation, done: control ? failed : done });
+    this.awaiting.push({ record, operation, done: late?.committed ?? done });
     this.store.append(record);
     this.group?.appended(record);
     this.flushes.placed(mutation.token);
@@ -461,7 +461,12 @@ export class PrimaryVolume implements ServedVolume {
     const abandoned = this.awaiting.splice(0);
     for (const { done } of abandoned) done(error);
     this.flushes.abandon(error);
-    for (const { operation } of abandoned) this.lock.finish(operation);
+    // Each in its order, and with its memory, once nothing of it is on its way to the disk.
+    const release = (): void => {
+      for (const { operation } of abandoned) this.lock.unhold(operation);
+      this.scratch.close();
+    };
+    void this.store.journalIdle().then(release);
     this.fence.abandon();
     this.roomQueue.again();
     for (const resolve of this.idleWaiters.splice(0)) resolve();
@@ -489,6 +494,7 @@ export class PrimaryVolume implements ServedVolume {
       await new Promise<void>((resolve) => this.idleWaiters.push(resolve));
     }
     assert(this.store.failed !== null || this.awaiting.length === 0);
-    this.scratch.close();
+    // A store that failed does that itself, once its journal is idle.
+    if (this.store.failed === null) this.scratch.close();
   }
 }

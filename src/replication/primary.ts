@@ -9,44 +9,20 @@
  */
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
-import type { Arena } from '../storage/arena.ts';
-import type { BlockStore } from '../storage/block-store.ts';
 import type { ConfigChange } from '../storage/control.ts';
 import { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 import { ConfigLog } from './config-log.ts';
-import type { CrashPoint } from './crash-points.ts';
 import { type CasOutcome, type GroupRegister, absentOf, peerIdOf } from './group-register.ts';
 import { Membership } from './membership.ts';
 import { logGroup, planGroup } from './opening-group.ts';
 import { Peer, type PeerPhase } from './peer.ts';
 import type { PeerLink, Upstream } from './peer-messages.ts';
+import type { PrimaryParts } from './primary-parts.ts';
 import { PrimaryVolume } from './primary-volume.ts';
 import { ReadRights } from './read-rights.ts';
-import type { Rules, Times } from './rules.ts';
 import type { LogRecord } from './store.ts';
-import { SyncPace, type SyncRates } from './sync-pace.ts';
+import { SyncPace } from './sync-pace.ts';
 import { type SyncProgress, SyncSource, prepareBitmap } from './sync-source.ts';
-
-export interface PrimaryParts {
-  node: string;
-  store: BlockStore;
-  arena: Arena;
-  register: GroupRegister;
-  times: Times;
-  rules: Rules;
-  syncRates: SyncRates;
-  now: () => number;
-  /** Opens a stream to a node; it comes, or not, through `connected`. */
-  connect(node: string): void;
-  compareAndSet(expectedVersion: number, next: GroupRegister): void;
-  /** The epoch is open: clients may be served by this volume. */
-  serving(volume: PrimaryVolume): void;
-  /** A later epoch is known, or the store has failed: the tenure is over. */
-  over(reason: string): void;
-  log(message: string, fields?: object): void;
-  /** A step that tests end the process at. */
-  reached: (point: CrashPoint) => void;
-}
 
 export class Primary {
   readonly volume: PrimaryVolume;
@@ -64,6 +40,7 @@ export class Primary {
   private releaseAtMs = -Infinity;
   private readonly rights: ReadRights;
   private readonly configs: ConfigLog;
+  private onEnded: () => void = () => {};
   private beat = 0;
   private nextBeatMs = 0;
   private committedSent: Position = { epoch: 0, seq: 0 };
@@ -261,7 +238,8 @@ export class Primary {
     this.o.reached('promote:gathered');
     const { store, arena, reached } = this.o;
     const start = (): { absent: string[] } => ({ absent: absentOf(this.membership.register) });
-    logGroup({ store, arena, volume: this.volume, runs, start, over: () => this.over, reached }).then(
+    const ended = new Promise<void>((resolve) => (this.onEnded = resolve));
+    logGroup({ store, arena, volume: this.volume, runs, start, over: () => this.over, ended, reached }).then(
       (epochAt) => {
         if (epochAt === null || this.over) return;
         this.epochAt = epochAt;
@@ -317,13 +295,13 @@ export class Primary {
 
   /** The register changed within this epoch. */
   private registerChanged(removed: string[], added: string[]): void {
+    for (const node of removed) this.releaseAtMs = Math.max(this.releaseAtMs, this.rights.grantedUntilMs(node));
     this.knowMembers();
     for (const node of removed) {
       const peer = this.peers.get(node);
       if (peer === undefined) continue;
       if (this.stage !== 'gathering') this.config({ action: 'absent', peer: peer.id, completeAfter: this.committed });
       peer.must = false;
-      this.releaseAtMs = Math.max(this.releaseAtMs, this.rights.grantedUntilMs(node));
       if (peer.phase !== 'away' && peer.phase !== 'connecting') this.failed(peer, 'it was removed');
     }
     for (const node of added) {
@@ -395,7 +373,10 @@ export class Primary {
         peer.must = true;
         peer.acked = s0;
       },
-      failed: (reason) => this.failed(peer, reason),
+      failed: (reason, againMs) => {
+        this.failed(peer, reason);
+        peer.nextAttemptMs = this.o.now() + againMs;
+      },
       reached: (point) => this.o.reached(point),
     });
     peer.sync = sync;
@@ -492,6 +473,7 @@ export class Primary {
     const error = new HoldfastError('NOT_PRIMARY', { operation: 'serve', detail: reason });
     this.rights.end(error);
     this.configs.end();
+    this.onEnded();
     this.o.over(reason);
   }
 }

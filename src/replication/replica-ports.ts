@@ -1,8 +1,12 @@
 /** What a replica needs of the world: a clock, streams, the register, clients. The node and the simulator hand it in. */
+import type { Arena } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
 import type { BackupVolume } from './backup-volume.ts';
 import type { CrashPoint } from './crash-points.ts';
 import type { GroupRegister } from './group-register.ts';
 import type { PrimaryVolume } from './primary-volume.ts';
+import type { Rules, Times } from './rules.ts';
+import type { SyncRates } from './sync-pace.ts';
 
 export interface ReplicaPorts {
   /** Milliseconds of a clock that never goes back. */
@@ -22,4 +26,19 @@ export interface ReplicaPorts {
   /** In [0, 1). */
   random(): number;
   log(message: string, fields?: object): void;
+}
+
+export interface ReplicaOptions {
+  node: string;
+  store: BlockStore;
+  arena: Arena;
+  /**
+   * For what comes from a primary; default: the same. One of its own keeps two nodes that are each other's primary from
+   * waiting for each other's memory.
+   */
+  peerArena?: Arena;
+  ports: ReplicaPorts;
+  times?: Times;
+  syncRates?: SyncRates;
+  rules?: Rules;
 }

@@ -16,27 +16,12 @@ import { BackupVolume } from './backup-volume.ts';
 import { Candidate, fromHex, strangeness, toHex } from './candidate.ts';
 import type { CrashPoint } from './crash-points.ts';
 import { Follower } from './follower.ts';
-import type { CasOutcome, GroupRegister } from './group-register.ts';
+import { type CasOutcome, type GroupRegister, absentOf } from './group-register.ts';
 import type { Downstream, PeerLink, PeerMessage, Upstream } from './peer-messages.ts';
 import { Primary } from './primary.ts';
 import { DEFAULT_SYNC_RATES, type SyncRates } from './sync-pace.ts';
-import type { ReplicaPorts } from './replica-ports.ts';
-import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from './rules.ts';
-
-export interface ReplicaOptions {
-  node: string;
-  store: BlockStore;
-  arena: Arena;
-  /**
-   * For what comes from a primary; default: the same. One of its own keeps two nodes that are each other's primary from
-   * waiting for each other's memory.
-   */
-  peerArena?: Arena;
-  ports: ReplicaPorts;
-  times?: Times;
-  syncRates?: SyncRates;
-  rules?: Rules;
-}
+import type { ReplicaOptions, ReplicaPorts } from './replica-ports.ts';
+import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times, checkTimes } from './rules.ts';
 
 type Role = 'idle' | 'following' | 'primary' | 'changing' | 'stopped';
 
@@ -68,6 +53,8 @@ export class Replica {
   private blockedSinceMs: number | null = null;
   /** Changes of role follow one another. */
   private change: Promise<void> = Promise.resolve();
+  /** That are under way or wait. */
+  private changes = 0;
 
   constructor(o: ReplicaOptions) {
     this.node = o.node;
@@ -78,6 +65,7 @@ export class Replica {
     this.ports = o.ports;
     this.times = o.times ?? DEFAULT_TIMES;
     this.rules = o.rules ?? ALL_RULES;
+    checkTimes(this.times);
     const { node, store, times, rules } = this;
     this.candidate = new Candidate({
       node,
@@ -89,6 +77,7 @@ export class Replica {
       log: (message, fields) => this.ports.log(message, fields),
       reached: (point) => this.reached(point),
       isIdle: () => this.role === 'idle',
+      vouchForNone: (register) => this.vouchForNone(register),
       readRegister: () => this.ports.readRegister(),
       compareAndSet: (version, next) => {
         this.seekToken = this.nextToken++;
@@ -113,13 +102,15 @@ export class Replica {
 
   /** Runs after the changes before it; messages that come meanwhile find no one. */
   private transition(work: () => Promise<void>): void {
+    this.changes++;
     this.change = this.change
       .then(async () => {
         if (this.isStopped) return;
         this.role = 'changing';
         await work();
       })
-      .catch((error: unknown) => this.stop(`a change of role failed: ${String(error)}`));
+      .catch((error: unknown) => this.stop(`a change of role failed: ${String(error)}`))
+      .finally(() => this.changes--);
   }
 
   /** To be asked behind each wait of a change. */
@@ -262,6 +253,8 @@ export class Replica {
     };
     if (epoch < this.store.epoch && this.rules.refuseOldEpoch) return refuse('promised to a later epoch');
     if (epoch === this.store.epoch && this.primary !== null) return refuse('this node is primary of that epoch');
+    // It cannot settle: a full disk holds up what is to be applied.
+    if (this.changes >= MAX_CHANGES) return refuse('it is still busy with what came before');
     const { state } = this.store.replica;
     if (role === 'member' && (state !== 'in-sync' || this.store.health !== 'good')) {
       return refuse(`it is ${this.store.health === 'good' ? state : this.store.health}`);
@@ -336,7 +329,7 @@ export class Replica {
     const base: Position = this.store.lastPosition;
     this.ports.log('everything is here', { copiedBlocks: this.follower?.copiedBlocks });
     this.store.peers.clearSuspect();
-    void this.store.update({ replica: { state: 'in-sync', base }, ...SOUND }).then(
+    void this.store.becomeSound({ state: 'in-sync', base }).then(
       () => {
         if (link === null || link !== this.upstream) return;
         this.reached('target:in-sync');
@@ -364,15 +357,31 @@ export class Replica {
     else if (token === this.tenureToken) this.primary?.casSettled(result);
   }
 
+  /**
+   * A register without a primary was made by force: what other members have may be of a history that was given up. Notes
+   * durably that nothing is known of them.
+   */
+  private async vouchForNone(register: GroupRegister): Promise<void> {
+    const { peers } = this.store;
+    const others = absentOf(register);
+    for (const peer of peers.peers) if (!others.includes(peer)) peers.drop(peer);
+    for (const peer of others) {
+      peers.begin(peer, ORIGIN);
+      peers.of(peer)?.bitmap.setAll();
+    }
+    await this.store.update({});
+  }
+
   private promote(register: GroupRegister): void {
     this.transition(async () => {
       this.dropUpstream('this node is primary now');
       await this.settle();
       if (this.isStopped) return;
-      if (register.epoch < this.store.epoch) return this.follow();
+      const known = Math.max(this.store.epoch, this.candidate.register?.epoch ?? 0);
+      if (register.epoch < known) return this.follow();
       this.reached('promote:won');
-      const known = { registerId: fromHex(register.registerId), registerVersion: register.version };
-      await this.update({ epoch: register.epoch, replica: known });
+      const replica = { registerId: fromHex(register.registerId), registerVersion: register.version };
+      await this.update({ epoch: register.epoch, replica });
       if (this.isStopped) return;
       this.role = 'primary';
       this.primary = new Primary({
@@ -469,14 +478,17 @@ export class Replica {
 
   /** After `stop`: everything that was appended is applied, nothing is under way. The store may be closed then. */
   async stopped(): Promise<void> {
-    await this.change;
-    this.role = 'stopped';
-    if (this.store.failed === null) await this.settle();
+    const settled = this.change.then(() => {
+      this.role = 'stopped';
+      return this.store.failed === null ? this.settle() : undefined;
+    });
+    // What a full disk holds up stays in the journal.
+    await (this.store.outOfSpace ? Promise.race([settled, this.store.journalIdle()]) : settled);
   }
 }
 
-/** Every block came from a replica in sync, or was equal to it. */
-const SOUND = { health: 'good', healthReason: '' } as const;
+/** Changes of role that wait for one another. */
+const MAX_CHANGES = 8;
 /** Between reads of the register while promotion is due. */
 const HURRY_MS = 50;
 /** A follower that can take nothing for so long lets its primary go on without it. */

@@ -76,7 +76,8 @@ export class SessionFence {
       if (this.source.failed !== null) return done(this.source.failed, null);
       if (attachment.revoked) return done(new HoldfastError('STALE_GENERATION', where), null);
       if (since !== null && !this.source.sessions.vouchesFor(session, since)) {
-        this.attached.delete(session);
+        // Its generation counts, and its records are waited for, should it come again.
+        this.detach(attachment);
         return done(
           new HoldfastError('OUTCOME_UNKNOWN', {
             ...where,

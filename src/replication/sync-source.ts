@@ -24,6 +24,8 @@ import type { SyncPace } from './sync-pace.ts';
 const RUN_BLOCKS = MAX_IO_BLOCKS - 1;
 /** Copies that are read or not acknowledged. */
 const WINDOW = 12;
+/** A source whose blocks cannot be read tries again after so long. */
+const UNREADABLE_MS = 10_000;
 /** The barrier is raised when so few blocks are dirty, or after so many passes. */
 const BARRIER_BLOCKS = 256;
 const MAX_PASSES = 8;
@@ -42,7 +44,7 @@ export interface SyncSourceParts {
   /** From the next record on the target must acknowledge. */
   raised: (s0: Position) => void;
   /** The source cannot read what it should copy. */
-  failed: (reason: string) => void;
+  failed: (reason: string, againMs: number) => void;
   reached: (point: CrashPoint) => void;
 }
 
@@ -57,9 +59,11 @@ export function prepareBitmap(
   status: { base: Position; suspects: Runs },
   targetSuspects: boolean,
 ): boolean {
-  if (store.peers.of(peer) === null && !store.peers.begin(peer, ORIGIN)) return false;
+  const fresh = store.peers.of(peer) === null;
+  if (fresh && !store.peers.begin(peer, ORIGIN)) return false;
   const known = store.peers.of(peer)!;
-  if (comparePositions(known.completeAfter, status.base) > 0 || known.completeAfter.epoch === 0) known.bitmap.setAll();
+  // Nobody has noted what was written before a bitmap began.
+  if (fresh || comparePositions(known.completeAfter, status.base) > 0) known.bitmap.setAll();
   if (targetSuspects) known.bitmap.setRuns(status.suspects);
   known.tracking = true;
   return true;
@@ -92,6 +96,10 @@ export class SyncSource {
   private phase: SyncProgress['phase'] = 'bulk';
   private s0: Position = { epoch: 0, seq: 0 };
   private copiedBlocks = 0;
+  /** Blocks that are read one by one, and those that cannot be read. */
+  private readonly single: Set<number> = new Set();
+  private readonly unreadable: Set<number> = new Set();
+  private lastReason = '';
   private over = false;
   private waiting = false;
 
@@ -160,14 +168,15 @@ export class SyncSource {
       const end = run.first + run.count;
       while (first < end && this.isBusy(first)) first++;
       let next = first;
-      while (next < end && !this.isBusy(next)) next++;
+      while (next < end && !this.isBusy(next) && (next === first || !this.single.has(next))) next++;
+      if (this.single.has(first)) next = Math.min(next, first + 1);
       if (next > first) return { first, count: next - first };
       this.cursor = end;
     }
   }
 
   private isBusy(block: number): boolean {
-    if (this.covered.has(block)) return true;
+    if (this.covered.has(block) || this.unreadable.has(block)) return true;
     for (const { first, count } of this.copies.values()) if (block >= first && block < first + count) return true;
     return false;
   }
@@ -186,7 +195,7 @@ export class SyncSource {
     const read = (error: Error | null): void => {
       if (this.over || error !== null) {
         this.o.arena.release(slot);
-        if (!this.over) this.o.failed(error!.message);
+        if (!this.over) this.cannotRead(id, copy, error!.message);
         return;
       }
       if (this.phase !== 'bulk' && copy.touched.size > 0 && this.o.rules.redirty) {
@@ -200,6 +209,16 @@ export class SyncSource {
     };
     if (this.o.rules.copyCommitted) this.o.volume.copyOut(first, count, slot, read);
     else this.o.store.readBlocks(first, count, slot, read);
+  }
+
+  /** Each block of the run by itself, so that one that is rotten costs none of the others. */
+  private cannotRead(id: number, { first, count }: Copy, reason: string): void {
+    this.copies.delete(id);
+    for (let block = first; block < first + count; block++) (count > 1 ? this.single : this.unreadable).add(block);
+    if (count === 1) this.single.delete(first);
+    this.lastReason = reason;
+    this.cursor = Math.min(this.cursor, first);
+    this.pump();
   }
 
   private send(id: number, { first, count }: Copy, slot: Slot): void {
@@ -259,6 +278,7 @@ export class SyncSource {
     if (this.over) return;
     if (this.phase === 'bulk' && this.copies.size === 0 && this.shouldRaise) this.raise();
     if (this.phase === 'bulk' && this.copies.size === 0 && this.bitmap.count > 0) return this.pumpAgain();
+    if (this.stuck()) return;
     if (this.phase !== 'barrier') return;
     const { drainCopies, drainRecords } = this.o.rules;
     if (drainCopies && (this.copies.size > 0 || this.bitmap.count > 0)) return;
@@ -269,6 +289,14 @@ export class SyncSource {
     const committed = this.o.store.committedPosition;
     this.o.link.send({ type: 'FINISH', committed, sessions: this.o.store.sessions.encode() });
     this.o.reached('source:finish');
+  }
+
+  /** Nothing is left but blocks that cannot be read here: the target cannot be in sync without them. */
+  private stuck(): boolean {
+    for (const block of this.unreadable) if (!this.bitmap.has(block)) this.unreadable.delete(block);
+    if (this.unreadable.size === 0 || this.copies.size > 0 || this.bitmap.count > this.unreadable.size) return false;
+    this.o.failed(`${this.unreadable.size} block(s) cannot be read here: ${this.lastReason}`, UNREADABLE_MS);
+    return true;
   }
 
   private pumpAgain(): void {

@@ -336,6 +336,11 @@ export class BlockStore implements ReplicatedStore {
     this.checkpoints.maybe();
   }
 
+  /** Resolves once nothing is on its way into the journal: the memory of records may be used again. */
+  journalIdle(): Promise<void> {
+    return this.journal.idle();
+  }
+
   /** Tries again to apply what a full disk held up. */
   retryParked(): void {
     for (const { record, done } of this.parked.splice(0)) this.apply(record, done);
@@ -400,8 +405,10 @@ export class BlockStore implements ReplicatedStore {
             remedy: 'check the disk, then start the server again: it recovers from the journal',
             cause,
           });
-    for (const { done } of this.parked.splice(0)) done(this.failure);
+    const parked = this.parked.splice(0);
+    // First everybody learns that nothing may be appended any more; then memory comes back.
     this.events.failed(this.failure);
+    for (const { done } of parked) done(this.failure);
   }
 
   /**
@@ -438,6 +445,13 @@ export class BlockStore implements ReplicatedStore {
   /** Writes a superblock with that change, durably, with all that is applied. */
   async update(change: Pick<SuperblockChange, 'epoch' | 'replica' | 'health' | 'healthReason'>): Promise<void> {
     await this.checkpoints.update(change);
+  }
+
+  /** Everything came from a replica in sync, or was equal to it: whatever was wrong before is good. */
+  async becomeSound(replica: Partial<ReplicaInfo>): Promise<void> {
+    await this.checkpoints.over();
+    if (this.tables.isDamaged) this.tables.renewDamaged();
+    await this.checkpoints.update({ replica, health: 'good', healthReason: '' });
   }
 
   /** Declares a poisoned or damaged store good again, after its owner has accepted what may be lost. */

@@ -98,7 +98,10 @@ function viewOf(bytes: Uint8Array): DataView {
 
 /** At most 64 bytes. */
 function putText(into: Uint8Array, at: number, text: string): void {
-  into.set(new TextEncoder().encode(text).subarray(0, 64), at);
+  const bytes = new TextEncoder().encode(text);
+  // A name that is cut would be another one's.
+  if (bytes.length > 64) throw new RangeError(`a name of ${bytes.length} bytes: ${text}`);
+  into.set(bytes, at);
 }
 
 function getText(bytes: Uint8Array, at: number): string {

@@ -206,6 +206,10 @@ export class StoreTables {
     return pages;
   }
 
+  get isDamaged(): boolean {
+    return this.damaged.length > 0;
+  }
+
   /** The loss is accepted: pages that did not verify are written anew, with what is left of their content. */
   renewDamaged(): void {
     const { bitmapFirstPage, checksumFirstPage } = this.layout;

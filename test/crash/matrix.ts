@@ -14,7 +14,7 @@ import { openCoordinator } from '../../src/coordination/open.ts';
 import type { Coordinator } from '../../src/coordination/register.ts';
 import type { CrashPoint } from '../../src/replication/crash-points.ts';
 import { TestCluster } from '../support/cluster.ts';
-import { CoordinatorProcess, EtcdCluster } from '../support/coordinators.ts';
+import { CoordinatorProcess, type EtcdCluster } from '../support/coordinators.ts';
 import { Load, Scattered, Shots, pause } from './load.ts';
 
 export const VOLUME = 'v';

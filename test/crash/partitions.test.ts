@@ -137,6 +137,9 @@ test('the primary is cut off from its backup and the coordinator: it acknowledge
       const since = Math.min(...history.answered('new').map(({ answeredMs }) => answeredMs));
       assert.equal(history.answered('old', since), [], 'answered by the one that was removed');
       assert.is(await matrix.primary(), other(old));
+      // The old one has closed its stream: nothing of that was heard.
+      const left = cluster.slot(other(old)).running!.printed();
+      assert.match(left, /nothing was heard for \d+ ms/);
       raw.socket.destroy();
       await everywhere.close();
     }

@@ -41,6 +41,9 @@ const told = (result: RowResult, by: object): void => {
     process.stderr.write(`${result.id.padEnd(5)} ${result.wrong ?? 'ok'}  ${(result.elapsedMs / 1000).toFixed(1)} s\n`);
 };
 
+// Its end ends the processes that it has started.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 const rows = chosen();
 const results: RowResult[] = [];
 const matrix = await Matrix.start(values.coordinator);
