@@ -32,14 +32,15 @@ function script(path: string): string {
   return fileURLToPath(new URL(`../../${path}`, import.meta.url));
 }
 
-interface Started {
+export interface Started {
   child: ChildProcess;
   exited: Promise<number | string>;
   stderr: () => string;
 }
 
-function start(path: string, args: string[]): Started {
-  const child = spawn(process.execPath, [script(path), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** @param stdin `pipe`: this process talks to it. */
+export function start(path: string, args: string[], stdin: 'ignore' | 'pipe' = 'ignore'): Started {
+  const child = spawn(process.execPath, [script(path), ...args], { stdio: [stdin, 'pipe', 'pipe'] });
   running.add(child);
   let stderr = '';
   // Only the end is kept: a server that complains for a minute must not fill the memory of the bench.

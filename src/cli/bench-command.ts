@@ -1,6 +1,7 @@
 /**
  * `holdfast bench read | write | mixed`: load on a served volume through the client library, from a process of its own.
- * The full sweeps with plots are `npm run bench` in the repository.
+ * `holdfast bench replicated`: one server against two nodes, with tables and plots. The full sweeps are `npm run bench`
+ * in the repository.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -28,15 +29,26 @@ interface GeneratorLine {
   latency: { p50Us: number; p99Us: number; p999Us: number; maxUs: number };
 }
 
+/** @throws HoldfastError UNSUPPORTED */
+function scriptOf(path: string): string {
+  const script = fileURLToPath(new URL(`../../${path}`, import.meta.url));
+  if (existsSync(script)) return script;
+  throw new HoldfastError('UNSUPPORTED', {
+    operation: 'bench',
+    detail: 'the load generator is not installed',
+    remedy: 'run it from a clone of the repository, after npm run build',
+  });
+}
+
+/** Takes its own options, prints its own tables. */
+async function replicated(args: string[]): Promise<void> {
+  const child = spawn(process.execPath, [scriptOf('bench/replicated/run.js'), ...args], { stdio: 'inherit' });
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  if (code !== 0) throw new HoldfastError('IO_ERROR', { operation: 'bench', detail: `the bench ended with ${code}` });
+}
+
 async function bench(kind: 'read' | 'write' | 'mix', flags: BenchFlags): Promise<void> {
-  const generator = fileURLToPath(new URL('../../bench/load/client-generator.js', import.meta.url));
-  if (!existsSync(generator)) {
-    throw new HoldfastError('UNSUPPORTED', {
-      operation: 'bench',
-      detail: 'the load generator is not installed',
-      remedy: 'run it from a clone of the repository, after npm run build',
-    });
-  }
+  const generator = scriptOf('bench/load/client-generator.js');
   if (kind !== 'read' && !flags.json) {
     process.stderr.write(`this overwrites blocks of ${flags.url}\n`);
   }
@@ -91,4 +103,11 @@ export function addBenchCommand(
       )
       .action((flags: BenchFlags) => run(() => bench(kind, flags), flags.json));
   }
+  parent
+    .command('replicated')
+    .description('one server against two nodes, started here: bandwidth, mixes, reintegration; tables and plots')
+    .helpOption(false)
+    .allowUnknownOption()
+    .argument('[options...]', 'of its own: holdfast bench replicated --help')
+    .action((args: string[]) => run(() => replicated(args)));
 }

@@ -1,0 +1,165 @@
+/**
+ * A coordinator and two nodes as processes, with one volume on both: what the benches measure beside one server.
+ *
+ * Guarantees: processes are ended by their pid, nodes one after another so that each hands over; what a node logs is
+ * read as it comes, so that moments are those of its own clock, which is this machine's; nothing is waited for without a
+ * bound.
+ */
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { admin } from '../../src/client/admin.ts';
+import type { ReplicaStatus } from '../../src/node/hosted-volume.ts';
+import { freePort, start, type Durability, type Started } from '../load/children.ts';
+
+/** A line that a node logged. `time`: milliseconds of the wall clock. */
+export interface LogLine {
+  node: string;
+  time: number;
+  msg: string;
+  [field: string]: unknown;
+}
+
+interface Member {
+  name: string;
+  args: string[];
+  address: string;
+  process: Started | null;
+}
+
+const PATIENCE_MS = 120_000;
+const POLL_MS = 5;
+const MAX_LINES = 2000;
+const MAIN = 'src/cli/main.js';
+export const VOLUME = 'bench';
+
+export class BenchCluster {
+  /** The latest lines of all nodes. */
+  readonly lines: LogLine[] = [];
+  private coordinator!: Started;
+  private coordinatorUrl = '';
+  private readonly members: Map<string, Member> = new Map();
+  private waiting: Array<() => void> = [];
+
+  /** Two nodes, the volume made and in sync. */
+  static async start(dir: string, sizeBytes: number, durability: Durability): Promise<BenchCluster> {
+    const cluster = new BenchCluster();
+    const port = await freePort();
+    cluster.coordinatorUrl = `holdfast://127.0.0.1:${port}`;
+    const at = ['--dir', join(dir, 'coordinator'), '--listen', `127.0.0.1:${port}`];
+    cluster.coordinator = await listening(start(MAIN, ['coordinator', ...at, '--log-level', 'warn', '--json']));
+    for (const name of ['a', 'b']) {
+      const address = `127.0.0.1:${await freePort()}`;
+      const args = ['node', '--name', name, '--dir', join(dir, name), '--coordinator', cluster.coordinatorUrl];
+      args.push('--listen', address, '--peer-listen', `127.0.0.1:${await freePort()}`, '--log-level', 'info', '--json');
+      cluster.members.set(name, { name, args, address, process: null });
+      await cluster.restart(name);
+    }
+    const create = ['volume', 'create', VOLUME, '--size', String(sizeBytes), '--replicas', '2'];
+    create.push('--durability', durability, '--coordinator', cluster.coordinatorUrl);
+    const made = start(MAIN, create);
+    made.child.stdout!.resume();
+    const code = await made.exited;
+    if (code !== 0) throw new Error(`volume create ended with ${code}\n${made.stderr()}`);
+    await cluster.untilInSync();
+    return cluster;
+  }
+
+  /** Of both nodes, for clients. */
+  get url(): string {
+    return `holdfast://${[...this.members.values()].map(({ address }) => address).join(',')}/${VOLUME}`;
+  }
+
+  /** @returns when it was started, and when it listened, of the wall clock */
+  async restart(name: string): Promise<{ startedMs: number; listeningMs: number }> {
+    const member = this.members.get(name)!;
+    const startedMs = Date.now();
+    const process = start(MAIN, member.args);
+    member.process = process;
+    createInterface({ input: process.child.stderr! }).on('line', (line) => this.heard(name, line));
+    await listening(process);
+    return { startedMs, listeningMs: Date.now() };
+  }
+
+  private heard(node: string, line: string): void {
+    if (!line.startsWith('{')) return;
+    this.lines.push({ ...(JSON.parse(line) as LogLine), node });
+    if (this.lines.length > MAX_LINES) this.lines.shift();
+    for (const wake of this.waiting.splice(0)) wake();
+  }
+
+  /** Waits for a line that satisfies, logged at `sinceMs` or later; it may be there already. */
+  async line(msg: string, sinceMs: number, fits: (line: LogLine) => boolean = () => true): Promise<LogLine> {
+    const endMs = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const found = this.lines.find((one) => one.msg === msg && one.time >= sinceMs && fits(one));
+      if (found !== undefined) return found;
+      if (Date.now() > endMs) throw new Error(`no node logged "${msg}"\n${JSON.stringify(this.lines.slice(-20))}`);
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, 1000);
+        this.waiting.push(() => {
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+    }
+  }
+
+  /** @returns its exit code or signal */
+  async kill(name: string, signal: NodeJS.Signals): Promise<number | string> {
+    const member = this.members.get(name)!;
+    const { child, exited } = member.process!;
+    member.process = null;
+    child.kill(signal);
+    return exited;
+  }
+
+  private async replicas(): Promise<Array<{ node: string; replica: ReplicaStatus }>> {
+    const found: Array<{ node: string; replica: ReplicaStatus }> = [];
+    for (const { name, address, process } of this.members.values()) {
+      if (process === null) continue;
+      const answer = (await admin(address, { op: 'status', from: 0 })) as unknown as { replicas: ReplicaStatus[] };
+      for (const replica of answer.replicas) if (replica.volume === VOLUME) found.push({ node: name, replica });
+    }
+    return found;
+  }
+
+  /** Waits until one serves and the other is in sync with it. @returns who is what */
+  async untilInSync(): Promise<{ primary: string; backup: string }> {
+    const endMs = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const all = await this.replicas();
+      const serving = all.find(({ replica }) => replica.serving);
+      const peers = serving?.replica.peers ?? [];
+      const joined = peers.every(({ phase, sync }) => phase === 'joined' && sync === null);
+      if (serving !== undefined && peers.length === 1 && joined)
+        return { primary: serving.node, backup: peers[0]!.node };
+      if (performance.now() > endMs) throw new Error(`the nodes do not get in sync\n${JSON.stringify(all, null, 1)}`);
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  async stop(): Promise<void> {
+    for (const { name, process } of this.members.values()) {
+      if (process === null) continue;
+      const status = await this.kill(name, 'SIGTERM');
+      if (status !== 0) throw new Error(`${name} ended with ${status}\n${process.stderr()}`);
+    }
+    this.coordinator.child.kill('SIGTERM');
+    await this.coordinator.exited;
+  }
+}
+
+/** Waits until it says that it listens. @throws Error with what it wrote, if it ends before */
+async function listening(process: Started): Promise<Started> {
+  const there = new Promise<void>((resolve) => {
+    createInterface({ input: process.child.stdout! }).on('line', (line) => {
+      if (line.startsWith('{') && (JSON.parse(line) as { event?: string }).event === 'listening') resolve();
+    });
+  });
+  const ended = process.exited.then((status) => {
+    throw new Error(`it ended with ${status} before it listened\n${process.stderr()}`);
+  });
+  await Promise.race([there, ended]);
+  ended.catch(() => undefined);
+  return process;
+}
