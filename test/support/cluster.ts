@@ -7,6 +7,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClusterView } from '../../src/cli/cluster-status.ts';
 import { CoordinatorProcess, EtcdCluster, type EtcdTls, freePorts } from './coordinators.ts';
+import type { Hosts } from './hosts.ts';
 import { holdfast, launch, temporaryFolder } from './server-process.ts';
 
 type Running = Awaited<ReturnType<typeof launch<{ listen: string; nbd?: string }>>>;
@@ -17,6 +18,8 @@ export interface TestClusterOptions {
   /** `etcd` is three members of a real etcd. Default: the embedded coordinator. */
   coordinator?: 'embedded' | 'etcd' | undefined;
   etcdTls?: EtcdTls | undefined;
+  /** Each node on the host of its name, the coordinator on `coordinator`, commands on `operator`. Default: loopback. */
+  hosts?: Hosts | undefined;
   /** For every node and every command, such as the user of etcd. */
   env?: NodeJS.ProcessEnv | undefined;
   /** Arguments of every node. */
@@ -47,19 +50,24 @@ export class TestCluster {
   /** What all nodes have printed, those included that are gone. */
   private printed = '';
 
-  private constructor(env: NodeJS.ProcessEnv) {
-    this.env = env;
+  private readonly hosts: Hosts | null;
+
+  private constructor({ env, hosts }: TestClusterOptions) {
+    this.env = { ...env };
+    this.hosts = hosts ?? null;
   }
 
   static async start(names: string[], options: TestClusterOptions = {}): Promise<TestCluster> {
-    const cluster = new TestCluster({ ...options.env });
+    const cluster = new TestCluster(options);
     const dir = join(cluster.dir, 'coordinator');
     if (options.coordinator === 'etcd') {
       cluster.etcd = await EtcdCluster.start(dir, 3, options.etcdTls ?? null);
       await cluster.etcd.ready();
       await options.prepare?.(cluster.etcd);
     } else {
-      cluster.coordinator = await CoordinatorProcess.start(dir);
+      const { hosts } = options;
+      const listen = hosts && `${hosts.address('coordinator')}:7400`;
+      cluster.coordinator = await CoordinatorProcess.start(dir, listen, hosts?.on('coordinator'));
     }
     for (const name of names) await cluster.add(name, ...(options.args ?? []));
     return cluster;
@@ -71,11 +79,13 @@ export class TestCluster {
   }
 
   async add(name: string, ...more: string[]): Promise<void> {
-    const [client, peer] = await freePorts(2);
+    const { hosts } = this;
+    const [client, peer] = hosts === null ? await freePorts(2) : [7401, 7441];
     const dir = join(this.dir, name);
-    const address = `127.0.0.1:${client}`;
+    const host = hosts?.address(name) ?? '127.0.0.1';
+    const address = `${host}:${client}`;
     const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinatorUrl];
-    args.push('--listen', address, '--peer-listen', `127.0.0.1:${peer}`, '--nbd', '127.0.0.1:0', ...more);
+    args.push('--listen', address, '--peer-listen', `${host}:${peer}`, '--nbd', `${host}:0`, ...more);
     this.nodes.set(name, { name, dir, args, address, env: {}, running: null });
     await this.restart(name);
   }
@@ -88,7 +98,7 @@ export class TestCluster {
     const slot = this.slot(name);
     assert.is(slot.running, null, `${name} runs already`);
     const env = { HOLDFAST_LOG_LEVEL: 'info', ...this.env, ...slot.env };
-    slot.running = await launch([...slot.args, ...more], env);
+    slot.running = await launch([...slot.args, ...more], env, this.hosts?.on(name));
   }
 
   /** @returns its exit code */
@@ -121,7 +131,7 @@ export class TestCluster {
   /** Runs the command line with this coordinator. */
   async cli(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
     const env = { ...this.env, HOLDFAST_COORDINATOR: this.coordinatorUrl };
-    const { code, stdout, stderr } = await holdfast(args, { env });
+    const { code, stdout, stderr } = await holdfast(args, { env, on: this.hosts?.on('operator') ?? [] });
     return { code, stdout: stdout.toString(), stderr };
   }
 

@@ -29,9 +29,9 @@ export class CoordinatorProcess {
   }
 
   /** @throws an error with everything it printed when it does not get to listening */
-  static async start(dir: string, listen = '127.0.0.1:0'): Promise<CoordinatorProcess> {
+  static async start(dir: string, listen = '127.0.0.1:0', on: readonly string[] = []): Promise<CoordinatorProcess> {
     const args = ['coordinator', '--dir', dir, '--listen', listen];
-    const { child, exited, info } = await launch<{ listen: string; volumes: number }>(args, {});
+    const { child, exited, info } = await launch<{ listen: string; volumes: number }>(args, {}, on);
     return new CoordinatorProcess(child, exited, info);
   }
 

@@ -35,9 +35,17 @@ interface Launched<Event> {
   printed: () => string;
 }
 
-/** @throws an error with everything it printed when it does not get to listening */
-export async function launch<Event>(args: string[], env: NodeJS.ProcessEnv): Promise<Launched<Event>> {
-  const child = spawn(process.execPath, [MAIN, ...args, '--json'], {
+/**
+ * @param on words before the command, such as those that let it run on another host
+ * @throws an error with everything it printed when it does not get to listening
+ */
+export async function launch<Event>(
+  args: string[],
+  env: NodeJS.ProcessEnv,
+  on: readonly string[] = [],
+): Promise<Launched<Event>> {
+  const [command, ...rest] = [...on, process.execPath, MAIN, ...args, '--json'];
+  const child = spawn(command!, rest, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, HOLDFAST_LOG_LEVEL: 'warn', ...env },
   });
@@ -166,10 +174,11 @@ export class GatewayProcess {
 /** Runs the command line to its end. */
 export function holdfast(
   args: string[],
-  options: { input?: Uint8Array; env?: NodeJS.ProcessEnv } = {},
+  options: { input?: Uint8Array; env?: NodeJS.ProcessEnv; on?: readonly string[] } = {},
 ): Promise<{ code: number; stdout: Buffer; stderr: string }> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const [command, ...rest] = [...(options.on ?? []), process.execPath, MAIN, ...args];
+    const child = spawn(command!, rest, {
       stdio: 'pipe',
       env: { ...process.env, ...options.env },
     });
