@@ -68,6 +68,7 @@ export function clientAddressOf(node: string, nodes: readonly SeenNode[], regist
 /** A node's answer to `status`, of all pages. */
 export interface NodeStatus {
   node: string;
+  address: string;
   clientAddress: string;
   nbd: string | null;
   pid: number;
@@ -129,7 +130,12 @@ export async function deleteReplicas(
 }
 
 /** @throws HoldfastError ABORTED when the name is not typed, INVALID_ARGUMENT without a terminal */
-export async function confirm(name: string, what: string, yes: boolean | undefined): Promise<void> {
+export async function confirm(
+  name: string,
+  what: string,
+  yes: boolean | undefined,
+  asked = "the volume's name",
+): Promise<void> {
   process.stderr.write(`${what}\n`);
   if (yes) return;
   if (!process.stdin.isTTY) {
@@ -141,7 +147,7 @@ export async function confirm(name: string, what: string, yes: boolean | undefin
     });
   }
   const prompt = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await prompt.question(`Type the volume's name to go on: `);
+  const answer = await prompt.question(`Type ${asked} to go on: `);
   prompt.close();
   if (answer.trim() !== name) throw new HoldfastError('ABORTED', { operation: 'confirm', volume: name });
 }

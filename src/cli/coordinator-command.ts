@@ -1,26 +1,32 @@
 /** `holdfast coordinator`: the embedded coordinator as a process. */
 import type { Command } from 'commander';
 import { pino } from 'pino';
-import type { HoldfastError } from '../base/errors.ts';
+import { HoldfastError } from '../base/errors.ts';
 import { EmbeddedServer } from '../coordination/embedded-server.ts';
 import { COORDINATOR_PORT } from '../coordination/open.ts';
 import { listenOn } from '../node/listen.ts';
 import { printJson } from './output.ts';
+import { addRecoverCommand } from './recover-command.ts';
 
 /** Exit code after a failed disk: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
 interface CoordinatorFlags {
-  dir: string;
+  dir?: string;
   listen: string;
   logLevel: string;
   json?: boolean;
 }
 
 async function coordinator(flags: CoordinatorFlags): Promise<void> {
+  const { dir } = flags;
+  // Not required of the commands below it.
+  if (dir === undefined) {
+    throw new HoldfastError('INVALID_ARGUMENT', { operation: 'start the coordinator', detail: 'no --dir' });
+  }
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const server = await EmbeddedServer.start({
-    dir: flags.dir,
+    dir,
     listen: (http) => listenOn(http, flags.listen),
     log: (level, message, fields) => logger[level](fields, message),
     onFatal: (error: HoldfastError) => {
@@ -48,10 +54,10 @@ export function addCoordinatorCommand(
   program: Command,
   run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
 ): void {
-  program
+  const command = program
     .command('coordinator')
     .description('keeps who may be primary of each volume; once per cluster, on a third machine')
-    .requiredOption('--dir <dir>', 'its folder, made if it is not there')
+    .option('--dir <dir>', 'its folder, made if it is not there')
     .option('--listen <host:port>', 'where nodes connect', `127.0.0.1:${COORDINATOR_PORT}`)
     .option(
       '--log-level <level>',
@@ -61,4 +67,5 @@ export function addCoordinatorCommand(
     .option('--json', 'print events as JSON, one a line')
     .addHelpText('after', '\nExample:\n  holdfast coordinator --dir ./coordinator --listen 10.0.0.9:7400')
     .action((flags: CoordinatorFlags) => run(() => coordinator(flags), flags.json));
+  addRecoverCommand(command, run);
 }

@@ -96,7 +96,10 @@ function open(
     reject(new CallFailure(message, sent, timedOut));
   };
   const aborted = (): void => fail('closed');
-  const connect = setTimeout(() => fail(`no connection within ${bounds.connectMs} ms`, true), bounds.connectMs);
+  const connect = setTimeout(
+    () => fail(`no connection within ${Math.round(bounds.connectMs)} ms`, true),
+    bounds.connectMs,
+  );
   const timer = setTimeout(() => fail(`no answer within ${Math.round(bounds.totalMs)} ms`, true), bounds.totalMs);
   bounds.signal.addEventListener('abort', aborted);
   request.on('error', (error) => fail(error.message));

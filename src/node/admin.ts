@@ -1,5 +1,6 @@
 /**
- * What a node can be asked and told about itself: `status`, and making, deleting and handing over its replicas.
+ * What a node can be asked and told about itself: `status`, and making, deleting, handing over and
+ * recovering its replicas.
  *
  * Guarantees: a replica is deleted only when the register, read now, does not have its disk as a member; a creation
  * that fails leaves nothing; repeated requests have no further effect; creations under way are bounded.
@@ -14,6 +15,7 @@ import { checkVolumeName, createVolume, openVolume } from '../storage/volume-fol
 import { type Fields, choiceField, countField, flagField, idField, sizeField, textField } from './admin-fields.ts';
 import type { ClusterNode } from './cluster-node.ts';
 import { type HostedVolume, toHex } from './hosted-volume.ts';
+import { acceptRegister, awaitRegister } from './recover.ts';
 import { PACKAGE_VERSION } from './version.ts';
 
 const MAX_CREATIONS = 4;
@@ -54,6 +56,10 @@ export class Admin {
         return this.resign(fields);
       case 'promote':
         return this.alone(idField(fields, 'volumeId'), (volumeId) => this.promote(volumeId));
+      case 'await-register':
+        return this.alone(idField(fields, 'volumeId'), (id) => awaitRegister(this.node, this.hosted(id)));
+      case 'accept-register':
+        return this.accept(fields);
       case 'adopt':
         return this.adopt(fields);
       case 'release':
@@ -210,6 +216,16 @@ export class Admin {
       await volume.store.update({ replica: { state: 'in-sync', base: lastPosition } });
     }
     return { was: replica.state, epoch, last: `${lastPosition.epoch}.${lastPosition.seq}` };
+  }
+
+  /** Another register than before, as `holdfast coordinator recover` has made it. */
+  private accept(fields: Fields): Promise<object> {
+    const [was, registerId] = [idField(fields, 'was'), idField(fields, 'registerId')];
+    const registerVersion = countField(fields, 'registerVersion', 1, Number.MAX_SAFE_INTEGER);
+    const epoch = countField(fields, 'epoch', 0, Number.MAX_SAFE_INTEGER);
+    return this.alone(idField(fields, 'volumeId'), (volumeId) =>
+      acceptRegister(this.node, this.hosted(volumeId), { was, registerId, registerVersion, epoch }),
+    );
   }
 
   // --- a volume that was served by itself -------------------------------------------------------------------------------

@@ -76,7 +76,11 @@ export interface ReplicaStatus {
   backupReads: number;
   /** What came as copies, since it follows its present primary. */
   copiedBytes: number;
+  /** Of the register that its disk belongs to; zeros: none yet. */
+  registerId: string;
   registerVersion: number | null;
+  /** Nodes that it knows to be members: by the register, or because it keeps what they lack. */
+  members: string[];
   /** Why it does not get on; null: it does. */
   waits: string | null;
   /** On the primary: the other members. */
@@ -306,10 +310,19 @@ export class HostedVolume implements PeerVolume {
       outOfSpace: store.outOfSpace,
       backupReads: replica.counters.backupReads,
       copiedBytes: replica.counters.copiedBlocks * BLOCK_BYTES,
+      registerId: this.registerId(),
       registerVersion: known?.version ?? null,
+      members: this.members(),
       waits: this.waits(),
       peers: this.peers(),
     };
+  }
+
+  private members(): string[] {
+    const registered = this.register.known?.members.map(({ node }) => node) ?? [];
+    // A peer is called NODE/DISK.
+    const lacking = this.store.peers.peers.map((peer) => peer.slice(0, peer.lastIndexOf('/')));
+    return [...new Set([this.host.node, ...registered, ...lacking])].sort();
   }
 
   private peers(): ReplicaStatus['peers'] {
