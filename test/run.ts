@@ -4,9 +4,9 @@
  *
  *     node dist/test/run.js [substring of a path ...] [--verbose]
  *
- * Two files run at a time; those of the rings `process`, `cluster` and `hosts` one at a time, alone, after the others. A
- * file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is `N passed, N failed`, counting tests; the exit code
- * is 1 when anything failed or nothing ran.
+ * Two files run at a time; those of the rings `process`, `cluster`, `crash` and `hosts` one at a time, alone, after the
+ * others. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
+ * `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/test-process.ts';
 
 const AT_ONCE = 2;
-const ALONE = ['process', 'cluster', 'hosts'];
+const ALONE = ['process', 'cluster', 'crash', 'hosts'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
 
 const { values: flags, positionals: filters } = parseArgs({

@@ -8,6 +8,7 @@
  * command can be given again.
  */
 import { randomBytes } from 'node:crypto';
+import { basename } from 'node:path';
 import type { Command } from 'commander';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
@@ -74,21 +75,25 @@ async function targetOf(flags: RecoverFlags): Promise<Target> {
 
 interface Answers {
   found: Found[];
+  /** What was not answered, in words. */
   silent: string[];
+  /** Folders that a node could not open: there may be a replica in them. */
+  unopened: Array<{ node: string; dir: string; reason: string }>;
 }
 
 async function ask(addresses: readonly string[]): Promise<Answers> {
-  const answers: Answers = { found: [], silent: [] };
+  const answers: Answers = { found: [], silent: [], unopened: [] };
   const nodes = new Set<string>();
   await Promise.all(
     addresses.map(async (asked) => {
       try {
-        const { node, address, clientAddress, replicas } = await nodeStatus(asked);
+        const { node, address, clientAddress, replicas, unopened } = await nodeStatus(asked);
         if (nodes.has(node)) return;
         nodes.add(node);
         answers.found.push(...replicas.map((replica) => ({ node, address, clientAddress, replica })));
+        answers.unopened.push(...unopened.map((one) => ({ node, ...one })));
       } catch (error) {
-        answers.silent.push(`${asked}: ${asHoldfastError(error).message}`);
+        answers.silent.push(`a node does not answer, ${asked}: ${asHoldfastError(error).message}`);
       }
     }),
   );
@@ -185,12 +190,13 @@ function refuseRisks(plans: readonly RecoveryPlan[], silent: readonly string[], 
   throw new HoldfastError('INVALID_ARGUMENT', {
     operation,
     detail: risks.join('; '),
-    remedy: 'start the nodes that are missing and name them with --from; if they are gone for good, add --force',
+    remedy:
+      'start the nodes that are missing, and name all with --from; if what they have is gone for good, add --force',
   });
 }
 
 const risksOf = (plans: readonly RecoveryPlan[], silent: readonly string[]): string[] => [
-  ...silent.map((text) => `a node does not answer, ${text}`),
+  ...silent,
   ...plans.flatMap(({ volume, risks }) => risks.map((risk) => `${volume}: ${risk}`)),
 ];
 
@@ -203,10 +209,13 @@ async function recoverAll(flags: RecoverFlags): Promise<void> {
       const remedy = 'name all nodes: --from 10.0.0.1:7401 10.0.0.2:7401';
       throw new HoldfastError('INVALID_ARGUMENT', { operation, detail: 'no node is known', remedy });
     }
-    const { found, silent } = await ask([...addresses]);
+    const { found, silent, unopened } = await ask([...addresses]);
     const wanted = ({ volume }: RecoveryPlan): boolean => flags.volume?.includes(volume) ?? true;
     const all = planAll(found).filter(wanted);
     const lost = all.filter(({ volumeId }) => registers.every((register) => register.volumeId !== volumeId));
+    for (const { node, dir, reason } of unopened) {
+      if (lost.some(({ volume }) => volume === basename(dir))) silent.push(`${node} could not open ${dir}: ${reason}`);
+    }
     // An earlier attempt has made these, and not handed them to all.
     const left = registers
       .map((register) => ({ register, strangers: strangersTo(register, found) }))

@@ -4,7 +4,7 @@
  * that was acknowledged is lost, unless it was said before.
  */
 // deadline: 300 s
-import { rmSync } from 'node:fs';
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -181,12 +181,20 @@ test('by force without a node that is gone: what that means is said', () =>
     await filler.more(20);
     await filler.end();
     await volume.close();
-    await cluster.kill('a');
+    await cluster.kill('a', 'SIGTERM');
     const dir = await loseFolder(cluster);
     const args = ['--dir', dir, ...addresses(cluster, 'a', 'b'), '--yes'];
     const refused = await recover(cluster, ...args);
     assert.is(refused.code, 1);
     assert.match(refused.stderr, /a node does not answer.*add --force/);
+    // Its folder is there, and is no volume any more.
+    const meta = join(cluster.slot('a').dir, 'volumes', 'v', 'meta');
+    renameSync(meta, `${meta}.whole`);
+    writeFileSync(meta, 'nothing of a superblock');
+    await cluster.restart('a');
+    assert.match((await recover(cluster, ...args)).stderr, /a could not open .*add --force/);
+    await cluster.kill('a', 'SIGTERM');
+    renameSync(`${meta}.whole`, meta);
     const done = await recover(cluster, ...args, '--force');
     assert.is(done.code, 0, done.stderr);
     assert.match(done.stderr, /MAY BE LOST/);

@@ -35,12 +35,23 @@ export function hostsMissing(): string | null {
   }
 }
 
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
 /** Of processes that could not remove theirs. */
 function sweep(): void {
   for (const line of ip('netns', 'list').stdout.split('\n')) {
     const name = line.split(' ')[0]!;
     const pid = NAME.exec(name)?.[1];
-    if (pid !== undefined && !existsSync(`/proc/${pid}`)) ip('netns', 'del', name);
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    // Its processes are still there, and nobody else's are in it.
+    for (const one of ip('netns', 'pids', name).stdout.split('\n')) if (one !== '') kill(Number(one));
+    ip('netns', 'del', name);
   }
 }
 
