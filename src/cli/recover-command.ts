@@ -227,8 +227,12 @@ async function recoverAll(flags: RecoverFlags): Promise<void> {
     for (const plan of lost) {
       const register = await recover(target, plan, flags);
       made.push(register);
-      const { found: now } = await ask(plan.found.map(({ clientAddress }) => clientAddress));
-      await hand(register, strangersTo(register, now));
+      const now = await ask(plan.found.map(({ clientAddress }) => clientAddress));
+      await hand(register, strangersTo(register, now.found));
+      if (now.silent.length === 0) continue;
+      const detail = `its register is there, and not yet handed to all: ${now.silent.join('; ')}`;
+      const remedy = 'when that node is back give the command again';
+      throw new HoldfastError('UNREACHABLE', { operation, volume: register.volume, detail, remedy });
     }
     for (const { register, strangers } of left) await hand(register, strangers);
     tell(made, flags);

@@ -47,12 +47,12 @@ async function main(): Promise<void> {
 
   let scenes = 0;
 
-  /** Both clients are at work; after it all is whole again. */
-  async function scene(work: (scene: Scene) => Promise<void>): Promise<void> {
+  /** Both clients are at work, reading from the primary or from any replica; after it all is whole again. */
+  async function scene(reads: 'primary' | 'any', work: (scene: Scene) => Promise<void>): Promise<void> {
     const view = await cluster.untilSafe();
     const { primary } = view.volumes[0]!;
     const firstBlock = BLOCKS_OF_SCENE * scenes++;
-    const client = (host: string): HostClient => new HostClient(hosts, host, cluster.url('v'), firstBlock);
+    const client = (host: string): HostClient => new HostClient(hosts, host, cluster.url('v'), reads, firstBlock);
     const [one, other] = [client('one'), client('other')];
     try {
       await one.more(100);
@@ -85,7 +85,7 @@ async function main(): Promise<void> {
   }
 
   test('the primary is cut off from everybody but a client: it answers nothing once another one does', () =>
-    scene(async ({ primary, backup, one, other }) => {
+    scene('any', async ({ primary, backup, one, other }) => {
       hosts.part([primary, 'one'], [backup, 'coordinator', 'other']);
       await cluster.until(({ volumes }) => volumes[0]?.primary === backup, 'the failover');
       await silent(one, other);
@@ -94,7 +94,7 @@ async function main(): Promise<void> {
     }));
 
   test('the backup is cut off from everybody but a client: it is taken out, writes go on', () =>
-    scene(async ({ primary, backup, one, other }) => {
+    scene('any', async ({ primary, backup, one, other }) => {
       const { epoch } = (await cluster.status()).volumes[0]!;
       hosts.part([backup, 'one'], [primary, 'coordinator', 'other']);
       await cluster.until((view) => inSync(view).join() === primary, 'the backup to be taken out');
@@ -109,7 +109,7 @@ async function main(): Promise<void> {
     ['what the backup sends to the primary is lost, and only that', (p: string, b: string) => [b, p]],
   ] as const) {
     test(`${title}: one of them goes on`, () =>
-      scene(async ({ primary, backup, one, other }) => {
+      scene('any', async ({ primary, backup, one, other }) => {
         const [from, to] = direction(primary, backup) as [string, string];
         hosts.cut(from, to);
         await cluster.until((view) => inSync(view).length === 1, 'one of them to be taken out');
@@ -119,7 +119,7 @@ async function main(): Promise<void> {
   }
 
   test('the primary is cut off from the coordinator only: all goes on, nobody takes over', () =>
-    scene(async ({ primary, backup, one, other }) => {
+    scene('any', async ({ primary, backup, one, other }) => {
       const { epoch } = (await cluster.status()).volumes[0]!;
       const unanswered = (): number => cluster.log().split('the coordinator does not answer').length;
       const before = unanswered();
@@ -134,7 +134,7 @@ async function main(): Promise<void> {
     }));
 
   test('a client is cut off from the primary only: it waits, and nobody takes over', () =>
-    scene(async ({ primary, one, other }) => {
+    scene('primary', async ({ primary, one, other }) => {
       const { epoch } = (await cluster.status()).volumes[0]!;
       hosts.part([primary], ['one']);
       await silent(one, other);

@@ -1,5 +1,5 @@
 /**
- * Inside a `HostClient`: argv is the volume's url, the client's number, and its first block. It reads and writes words in a few blocks,
+ * Inside a `HostClient`: argv is the volume's url, who answers reads, the client's number, and its first block. It reads and writes words in a few blocks,
  * several at a time, and prints each call before it is made and each answer when it is there. It ends with stdin.
  */
 import { connect } from '../../src/client/index.ts';
@@ -8,7 +8,8 @@ import type { HistoryLine } from './host-client.ts';
 const LANES = 4;
 const BLOCKS = 6;
 
-const [url, who, firstBlock] = process.argv.slice(2) as [string, string, string];
+type Reads = 'primary' | 'any';
+const [url, reads, who, firstBlock] = process.argv.slice(2) as [string, Reads, string, string];
 /** The kernel's monotonic clock: the same one in every process of this machine. */
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 const say = (line: HistoryLine): void => void process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -16,7 +17,7 @@ let stopped = false;
 process.stdin.on('end', () => (stopped = true)).resume();
 process.stdin.on('error', () => process.exit(1));
 
-const volume = await connect(url, { connectMs: 60_000, retryMs: Infinity });
+const volume = await connect(url, { connectMs: 60_000, retryMs: Infinity, reads });
 let n = 0;
 
 async function lane(first: number): Promise<void> {

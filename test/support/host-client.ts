@@ -21,11 +21,11 @@ export class HostClient {
   private readonly child: ChildProcess;
 
   /** @param firstBlock of those that it uses: nothing was ever written there */
-  constructor(hosts: Hosts, host: string, url: string, firstBlock: number) {
+  constructor(hosts: Hosts, host: string, url: string, reads: 'primary' | 'any', firstBlock: number) {
     this.name = host;
     const program = fileURLToPath(new URL('host-client-inside.js', import.meta.url));
     const [command, ...args] = [...hosts.on(host), process.execPath, program];
-    args.push(url, String(++clients), String(firstBlock));
+    args.push(url, reads, String(++clients), String(firstBlock));
     this.child = spawn(command!, args, { stdio: ['pipe', 'pipe', 'inherit'] });
     const killChild = (): void => void this.child.kill('SIGKILL');
     process.once('exit', killChild);
