@@ -6,6 +6,7 @@
  * good order, when this one is told to stop; nothing listens on anything but loopback.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createWriteStream, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -31,6 +32,7 @@ interface UpFlags {
   volume: string;
   size: string;
   basePort: string;
+  logLevel: string;
   json?: boolean;
 }
 
@@ -41,6 +43,8 @@ class Child {
   /** What it printed first: where it listens. */
   readonly listening: Promise<Record<string, unknown>>;
   private readonly args: string[];
+  /** What it logs is appended to it. */
+  private readonly logFile: string;
   private readonly say: (text: string, fields: object) => void;
   private process: ChildProcess | null = null;
   private exited: Promise<void> = Promise.resolve();
@@ -49,9 +53,10 @@ class Child {
   private first!: { resolve: (event: Record<string, unknown>) => void; reject: (error: Error) => void };
   private lastError = '';
 
-  constructor(name: string, args: string[], say: (text: string, fields: object) => void) {
+  constructor(name: string, args: string[], logFile: string, say: (text: string, fields: object) => void) {
     this.name = name;
     this.args = args;
+    this.logFile = logFile;
     this.say = say;
     this.listening = new Promise((resolve, reject) => (this.first = { resolve, reject }));
     this.listening.catch(() => {});
@@ -59,7 +64,7 @@ class Child {
   }
 
   private start(): void {
-    const child = spawn(process.execPath, [MAIN, ...this.args, '--json', '--log-level', 'warn'], {
+    const child = spawn(process.execPath, [MAIN, ...this.args, '--json'], {
       // A group of its own: Ctrl-C is for this process, which then stops the others in order.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -73,6 +78,7 @@ class Child {
       started = true;
       this.first.resolve(event);
     });
+    child.stderr.pipe(createWriteStream(this.logFile, { flags: 'a' }).on('error', () => {}));
     child.stderr.on('data', (chunk: Buffer) => (this.lastError = (this.lastError + chunk.toString()).slice(-2000)));
     this.exited = new Promise((resolve) =>
       child.once('exit', (code, signal) => {
@@ -137,19 +143,22 @@ async function up(flags: UpFlags): Promise<void> {
     process.once('SIGINT', over);
     process.once('SIGTERM', over);
   });
+  mkdirSync(dir, { recursive: true });
   const children: Child[] = [];
+  const child = (name: string, args: string[]): Child =>
+    new Child(name, [...args, '--log-level', flags.logLevel], join(dir, `${name}.log`), say);
   const killAll = (): void => children.forEach((child) => child.kill());
   process.once('exit', killAll);
   try {
     const listen = ['--listen', `${HOST}:${basePort}`];
-    children.push(new Child('coordinator', ['coordinator', '--dir', join(dir, 'coordinator'), ...listen], say));
+    children.push(child('coordinator', ['coordinator', '--dir', join(dir, 'coordinator'), ...listen]));
     await children[0]!.listening;
     const nodes = Array.from({ length: count }, (_, i) => {
       const name = `node${i + 1}`;
       const args = ['node', '--name', name, '--dir', join(dir, name), '--coordinator', coordinator];
       args.push('--listen', `${HOST}:${basePort + 1 + i}`, '--peer-listen', `${HOST}:${basePort + 41 + i}`);
       args.push('--nbd', `${HOST}:${basePort + 3409 + i}`);
-      return new Child(name, args, say);
+      return child(name, args);
     });
     children.push(...nodes);
     const events = await Promise.all(nodes.map(({ listening }) => listening));
@@ -236,6 +245,7 @@ export function addUpCommand(
     .option('--volume <name>', 'made if it is not there', 'demo')
     .option('--size <size>', 'of the volume, if it is made', '1GiB')
     .option('--base-port <port>', 'the coordinator; clients + 1.., nodes + 41.., NBD + 3409..', '7400')
+    .option('--log-level <level>', 'of all processes; each appends to a NAME.log in the folder', 'warn')
     .option('--json', 'print events as JSON, one a line')
     .action((flags: UpFlags) => run(() => up(flags), flags.json));
 }
