@@ -236,8 +236,13 @@ async function main({ rounds, json }: Options): Promise<void> {
   const rows = kills.map((k): Cell[] => [
     k.round,
     `${k.victim}, ${k.role}`,
-    ...[k.longestPauseMs, k.failoverMs, k.promotionMs, k.reconciliationMs],
-    ...[k.pauseWhileBroughtInMs, k.reintegrationMs, k.inSyncAfterMs],
+    k.longestPauseMs,
+    k.failoverMs,
+    k.promotionMs,
+    k.reconciliationMs,
+    k.pauseWhileBroughtInMs,
+    k.reintegrationMs,
+    k.inSyncAfterMs,
   ]);
   const longest = (role: string): number =>
     Math.max(...kills.filter((k) => k.role === role).map((k) => k.longestPauseMs));

@@ -107,7 +107,7 @@ interface Outcome {
 }
 
 async function isolate(way: Way, seconds: number): Promise<Outcome> {
-  const cluster = await TestCluster.start(['a', 'b'], '--enable-faults');
+  const cluster = await TestCluster.start(['a', 'b'], { args: ['--enable-faults'] });
   const failures: string[] = [];
   try {
     await cluster.create(VOLUME, '16MiB', 2);
