@@ -4,8 +4,8 @@
  *
  *     node dist/test/run.js [substring of a path ...] [--verbose]
  *
- * Two files run at a time; those of the rings `process`, `cluster`, `crash` and `hosts` one at a time, alone, after the
- * others. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
+ * Two files run at a time; those of the rings `cluster` and `hosts`, which mostly wait, after the others; those of the
+ * rings `process` and `crash` one at a time, alone, at the end. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
  * `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -15,7 +15,8 @@ import { parseArgs } from 'node:util';
 import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/test-process.ts';
 
 const AT_ONCE = 2;
-const ALONE = ['process', 'cluster', 'crash', 'hosts'];
+const LATER = ['cluster', 'hosts'];
+const ALONE = ['process', 'crash'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
 
 const { values: flags, positionals: filters } = parseArgs({
@@ -91,7 +92,11 @@ const names = readdirSync(flags.dir, { recursive: true, encoding: 'utf8' })
   .sort();
 const startedMs = performance.now();
 await runAll(
-  names.filter((name) => !ALONE.includes(ringOf(name))),
+  names.filter((name) => !ALONE.includes(ringOf(name)) && !LATER.includes(ringOf(name))),
+  AT_ONCE,
+);
+await runAll(
+  names.filter((name) => LATER.includes(ringOf(name))),
   AT_ONCE,
 );
 await runAll(
