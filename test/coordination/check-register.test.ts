@@ -95,7 +95,7 @@ checks('each field is looked at, and named', () => {
 });
 
 checks('the largest register is within its bound', () => {
-  const name = (i: number): string => `${i}`.padStart(64, 'n');
+  const name = (i: number): string => `${i}`.padStart(31, 'n');
   const address = `${'h'.repeat(256)}:65535`;
   const members = Array.from({ length: MAX_MEMBERS }, (_, i) => ({
     node: name(i),
