@@ -118,14 +118,14 @@ class Fio {
       args.push(`--size=${FIO_MIB}m`, '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--verify_state_save=0');
       args.push(`--randseed=${this.runs + 1}`, '--output-format=json');
       const child = spawn('fio', args, { stdio: ['ignore', 'pipe', 'pipe'] });
-      let out = '';
-      for (const stream of [child.stdout, child.stderr])
-        stream.on('data', (chunk: Buffer) => (out += chunk.toString()));
+      let [out, said] = ['', ''];
+      child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+      child.stderr.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)));
       const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
       const report = /^\{[\s\S]*^\}/m.exec(out);
       const job =
         report && (JSON.parse(report[0]) as { jobs: Array<{ error: number; write: { total_ios: number } }> }).jobs[0];
-      if (code !== 0 || job?.error !== 0) this.errors.push(`fio ended with ${code}: ${out.slice(-2000)}`);
+      if (code !== 0 || job?.error !== 0) this.errors.push(`fio ended with ${code}: ${said}${out.slice(0, 500)}`);
       this.runs++;
       this.written += job?.write.total_ios ?? 0;
     }
