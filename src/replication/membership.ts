@@ -22,6 +22,8 @@ export class Membership {
   private readonly events: MembershipEvents;
   private readonly removing: Set<string> = new Set();
   private readonly adding: Set<string> = new Set();
+  /** What `counted` says, until something changes: it is asked for at every read and every commit. */
+  private known: string[] | null = null;
   private underWay = false;
   /** An attempt had no answer. */
   private undecided = false;
@@ -34,8 +36,8 @@ export class Membership {
   }
 
   /** Nodes that count as in sync: those of the register, and those whose coming in is not decided. */
-  get counted(): string[] {
-    return [...new Set([...this.register.inSync, ...this.adding])];
+  get counted(): readonly string[] {
+    return (this.known ??= [...new Set([...this.register.inSync, ...this.adding])]);
   }
 
   isRemoving(node: string): boolean {
@@ -50,6 +52,7 @@ export class Membership {
 
   add(node: string, nowMs: number): void {
     this.adding.add(node);
+    this.known = null;
     this.attempt(nowMs);
   }
 
@@ -69,6 +72,7 @@ export class Membership {
 
   /** What is decided is wanted no more. */
   private forget(): void {
+    this.known = null;
     for (const node of this.removing) {
       if (!this.register.inSync.includes(node) && !this.adding.has(node)) this.removing.delete(node);
     }
@@ -111,6 +115,7 @@ export class Membership {
     const removed = this.register.inSync.filter((node) => !register.inSync.includes(node));
     const added = register.inSync.filter((node) => !this.register.inSync.includes(node));
     this.register = register;
+    this.known = null;
     // Whatever was undecided was about an older version: it can take effect no more.
     this.undecided = false;
     for (const node of removed) this.removing.delete(node);

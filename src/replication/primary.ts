@@ -52,7 +52,8 @@ export class Primary {
     this.durable = parts.store.durablePosition;
     this.rights = new ReadRights({
       now: parts.now,
-      others: () => this.membership.counted.filter((node) => node !== parts.node),
+      own: parts.node,
+      members: () => this.membership.counted,
       free: !parts.rules.needPromise,
       fromSending: parts.rules.rightFromSending,
     });
@@ -184,7 +185,8 @@ export class Primary {
         peer.sync?.targetHas(peer.acked);
         return this.commit();
       case 'ECHO':
-        return this.rights.promised(peer.node, message.n, message.promiseMs);
+        this.rights.promised(peer.node, message.n, message.promiseMs);
+        return this.commit();
       case 'ASK':
         return this.asked(peer, message.n);
       case 'COPY_ACK':
@@ -274,6 +276,8 @@ export class Primary {
   private commit(): void {
     if (this.stage === 'gathering' || this.over || this.epochAt === null || this.configs.waiting) return;
     if (this.releaseAtMs > this.o.now()) return;
+    // A primary that was stopped may find answers of long ago: who follows now it does not know before it is promised.
+    if (this.stage === 'serving' && !this.rights.mayRead) return;
     let upTo = this.durable;
     for (const { must, acked } of this.peers.values()) if (must && comparePositions(acked, upTo) < 0) upTo = acked;
     if (this.holdUntil !== null) {

@@ -24,8 +24,10 @@ class Rights {
 
 export interface ReadRightsParts {
   now: () => number;
-  /** Members whose promises are needed: those that count as in sync, but for this node. */
-  others: () => readonly string[];
+  /** This node. */
+  own: string;
+  /** Members whose promises are needed: those that count as in sync; this node among them. */
+  members: () => readonly string[];
   /** Without the promises of others (a mutation). */
   free: boolean;
   /** Counted from sending, not from the echo (a mutation if not). */
@@ -73,7 +75,8 @@ export class ReadRights {
     if (this.over !== null) return false;
     if (this.o.free) return true;
     const nowMs = this.o.now();
-    return this.o.others().every((node) => this.of(node).untilMs > nowMs);
+    for (const node of this.o.members()) if (node !== this.o.own && this.of(node).untilMs <= nowMs) return false;
+    return true;
   }
 
   /** Calls back once reads may be answered; with an error if never again. */
@@ -93,8 +96,8 @@ export class ReadRights {
     if (this.over !== null) return 0;
     const nowMs = this.o.now();
     let forMs = promiseMs;
-    for (const other of this.o.others()) {
-      if (other !== node) forMs = Math.min(forMs, this.of(other).untilMs - nowMs);
+    for (const other of this.o.members()) {
+      if (other !== node && other !== this.o.own) forMs = Math.min(forMs, this.of(other).untilMs - nowMs);
     }
     if (forMs <= 0) return 0;
     const rights = this.of(node);

@@ -22,8 +22,9 @@ import type { LogRecord } from './store.ts';
 import type { SyncPace } from './sync-pace.ts';
 
 const RUN_BLOCKS = MAX_IO_BLOCKS - 1;
-/** Copies that are read or not acknowledged. */
-const WINDOW = 12;
+/** Copies that are read or not acknowledged: so many, of so many blocks in all. */
+const WINDOW_RUNS = 64;
+const WINDOW_BLOCKS = 1024;
 /** A source whose blocks cannot be read tries again after so long. */
 const UNREADABLE_MS = 10_000;
 /** The barrier is raised when so few blocks are dirty, or after so many passes. */
@@ -102,10 +103,16 @@ export class SyncSource {
   private lastReason = '';
   private over = false;
   private waiting = false;
+  /** Blocks of the copies. */
+  private readonly copying: Set<number> = new Set();
+  private dirtyAtPass: number;
+  /** The last pass has left about as much as it found. */
+  private stalled = false;
 
   constructor(parts: SyncSourceParts) {
     this.o = parts;
     this.bitmap = parts.store.peers.of(parts.peer)!.bitmap;
+    this.dirtyAtPass = this.bitmap.count;
   }
 
   get progress(): SyncProgress {
@@ -126,10 +133,11 @@ export class SyncSource {
   stop(): void {
     this.over = true;
     this.copies.clear();
+    this.copying.clear();
   }
 
   private pump(): void {
-    while (!this.over && this.phase !== 'finishing' && this.copies.size < WINDOW) {
+    while (!this.over && this.phase !== 'finishing' && this.hasWindow) {
       const run = this.nextRun();
       if (run === null) break;
       const slot = this.o.arena.take(run.count);
@@ -139,6 +147,10 @@ export class SyncSource {
       this.copy(run.first, run.count, slot);
     }
     this.advance();
+  }
+
+  private get hasWindow(): boolean {
+    return this.copies.size < WINDOW_RUNS && this.copying.size < WINDOW_BLOCKS;
   }
 
   private waitForMemory(blocks: number): void {
@@ -161,6 +173,9 @@ export class SyncSource {
         wrapped = true;
         this.cursor = 0;
         this.pass++;
+        // As much is written as is copied: to go on like this costs and brings nothing.
+        this.stalled = this.bitmap.count > this.dirtyAtPass / 2;
+        this.dirtyAtPass = this.bitmap.count;
         if (this.phase === 'bulk' && this.shouldRaise) return null;
         continue;
       }
@@ -177,21 +192,30 @@ export class SyncSource {
 
   private isBusy(block: number): boolean {
     if (this.covered.has(block) || this.unreadable.has(block)) return true;
-    for (const { first, count } of this.copies.values()) if (block >= first && block < first + count) return true;
-    return false;
+    return this.copying.has(block);
+  }
+
+  /** A copy is over, one way or the other. */
+  private end(id: number): Copy | null {
+    const copy = this.copies.get(id);
+    if (copy === undefined) return null;
+    this.copies.delete(id);
+    for (let block = copy.first; block < copy.first + copy.count; block++) this.copying.delete(block);
+    return copy;
   }
 
   private get shouldRaise(): boolean {
     // Marks are handed over with the barrier: a change of them that is under way would reach the target in neither way.
     const { marks, settledPosition } = this.o.store;
     if (comparePositions(marks.changedAt, settledPosition) > 0) return false;
-    return this.bitmap.count <= BARRIER_BLOCKS || this.pass > MAX_PASSES;
+    return this.bitmap.count <= BARRIER_BLOCKS || this.stalled || this.pass > MAX_PASSES;
   }
 
   private copy(first: number, count: number, slot: Slot): void {
     const id = this.nextId++;
     const copy: Copy = { first, count, touched: new Set() };
     this.copies.set(id, copy);
+    for (let block = first; block < first + count; block++) this.copying.add(block);
     const read = (error: Error | null): void => {
       if (this.over || error !== null) {
         this.o.arena.release(slot);
@@ -201,7 +225,7 @@ export class SyncSource {
       if (this.phase !== 'bulk' && copy.touched.size > 0 && this.o.rules.redirty) {
         // A record that is ahead of this copy on the stream must not be overwritten by it: what is left is read anew.
         this.o.arena.release(slot);
-        this.copies.delete(id);
+        this.end(id);
         this.cursor = Math.min(this.cursor, first);
         return this.pump();
       }
@@ -213,7 +237,7 @@ export class SyncSource {
 
   /** Each block of the run by itself, so that one that is rotten costs none of the others. */
   private cannotRead(id: number, { first, count }: Copy, reason: string): void {
-    this.copies.delete(id);
+    this.end(id);
     for (let block = first; block < first + count; block++) (count > 1 ? this.single : this.unreadable).add(block);
     if (count === 1) this.single.delete(first);
     this.lastReason = reason;
@@ -234,9 +258,9 @@ export class SyncSource {
   }
 
   acknowledged(id: number): void {
-    const copy = this.copies.get(id);
-    if (copy === undefined || this.over) return;
-    this.copies.delete(id);
+    if (this.over) return;
+    const copy = this.end(id);
+    if (copy === null) return;
     for (let block = copy.first; block < copy.first + copy.count; block++) {
       if (!copy.touched.has(block) || !this.o.rules.redirty) this.bitmap.clear(block);
     }
