@@ -363,7 +363,10 @@ export class Primary {
       return this.failed(peer, 'there is no bitmap left for it');
     peer.phase = 'syncing';
     peer.acked = { epoch: 0, seq: 0 };
-    this.o.log('reintegration begins', { peer: peer.node, dirtyBlocks: store.peers.of(peer.id)!.bitmap.count });
+    const { bitmap, completeAfter } = store.peers.of(peer.id)!;
+    // What the verdict rests on.
+    const has = { base: status.base, suspects: status.suspects.length / 2 };
+    this.o.log('reintegration begins', { peer: peer.node, dirtyBlocks: bitmap.count, completeAfter, ...has });
     const sync = new SyncSource({
       store,
       arena: this.o.arena,
