@@ -21,6 +21,8 @@ import { printJson } from './output.ts';
 
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 const RESTART_MS = 3000;
+/** Several nodes share the cores of one machine: to stay awake for long is to keep the others from them (decision 9). */
+const AWAKE_US = '50';
 const MAX_NODES = 5;
 /** How long the volume may take to be served. */
 const SERVED_MS = 60_000;
@@ -68,6 +70,7 @@ class Child {
       // A group of its own: Ctrl-C is for this process, which then stops the others in order.
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
+      env: { HOLDFAST_AWAKE_US: AWAKE_US, ...process.env },
     });
     this.process = child;
     this.pid = child.pid;
