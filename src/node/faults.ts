@@ -129,7 +129,7 @@ export class Faults {
     for (const one of this.armed) {
       if (one.point !== point || (one.volume !== '' && one.volume !== volume) || --one.left > 0) continue;
       const crash = (): void => void process.kill(process.pid, 'SIGKILL');
-      if (AFTER_SENDING.has(point)) queueMicrotask(crash);
+      if (AFTER_SENDING.has(point)) setImmediate(crash);
       else crash();
     }
   }

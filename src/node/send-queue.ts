@@ -1,7 +1,8 @@
 /**
  * What waits to be sent to a replica: frames in order, their content where it lies, handed to the kernel part by part.
  *
- * Guarantees: frames leave in the order of `add`, those of one turn in one `writev`; content is not copied; `sent` of
+ * Guarantees: frames leave in the order of `add`, those that all sockets of one turn of the event loop gave rise to in one
+ * `writev`; content is not copied; `sent` of
  * each is called exactly once, in order: when the kernel has taken it, or when the socket is closed for good and nobody
  * reads that memory any more, never before.
  */
@@ -57,7 +58,8 @@ export class SendQueue {
     this.waiting.push({ payload, bytes, sent });
     if (this.scheduled || this.handed.length > 0) return;
     this.scheduled = true;
-    queueMicrotask(() => this.flush());
+    // Behind the sockets that are ready: a call for each of their requests would be most of what sending costs.
+    setImmediate(() => this.flush());
   }
 
   /** Hands over at once what it can; to be called before the socket is ended. */
