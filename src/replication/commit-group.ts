@@ -1,6 +1,7 @@
 /** The waist between the volume that a primary serves and the group that it belongs to. */
 import type { Position } from '../base/position.ts';
 import type { CrashPoint } from './crash-points.ts';
+import type { Rules } from './rules.ts';
 import type { Done } from './served-volume.ts';
 import type { LogRecord } from './store.ts';
 
@@ -15,4 +16,5 @@ export interface CommitGroup {
   /** Whether it has it at this moment. */
   mayRead(): boolean;
   reached(point: CrashPoint): void;
+  readonly rules: Pick<Rules, 'readsWait' | 'sessionsOnce'>;
 }

@@ -45,7 +45,7 @@ export class PrimaryVolume implements ServedVolume {
   private readonly arena: Arena;
   private readonly readOnly: boolean;
   private readonly group: CommitGroup | null;
-  private readonly lock: RangeLock<LogRecord> = new RangeLock();
+  private readonly lock: RangeLock<LogRecord>;
   private readonly fence: SessionFence;
   private awaiting: Awaiting[] = [];
   private readonly roomQueue = new RoomQueue();
@@ -66,7 +66,8 @@ export class PrimaryVolume implements ServedVolume {
     this.group = options.group ?? null;
     this.arena = arena;
     this.readOnly = options.readOnly || store.health !== 'good';
-    this.fence = new SessionFence(store);
+    this.lock = new RangeLock(this.group?.rules.readsWait);
+    this.fence = new SessionFence(store, this.group?.rules.sessionsOnce);
     this.scratch = Scratch.of(arena);
     this.flushes = new Flushes(store);
     this.owedZeros = new OwedZeros(store, this.lock);
@@ -443,7 +444,6 @@ export class PrimaryVolume implements ServedVolume {
     return this.owedZeros.writeSome();
   }
 
-  /** Refuses new requests. */
   close(): void {
     this.closing = true;
   }

@@ -56,6 +56,7 @@ export class Primary {
       members: () => this.membership.counted,
       free: !parts.rules.needPromise,
       fromSending: parts.rules.rightFromSending,
+      boundGrants: parts.rules.boundGrants,
     });
     this.volume = new PrimaryVolume(parts.store, parts.arena, {
       readOnly: false,
@@ -70,6 +71,7 @@ export class Primary {
         rightToRead: (done) => this.rights.whenReadable(done),
         mayRead: () => this.rights.mayRead,
         reached: (point) => parts.reached(point),
+        rules: parts.rules,
       },
     });
     this.configs = new ConfigLog(parts.arena, this.volume, parts.register.members.length, () => this.logConfigs());
@@ -336,7 +338,7 @@ export class Primary {
   private logConfigs(): void {
     if (this.over || this.epochAt === null) return;
     const at = this.configs.log();
-    if (at !== null) this.holdUntil = at;
+    if (at !== null && this.o.rules.holdForConfig) this.holdUntil = at;
     this.commit();
   }
 

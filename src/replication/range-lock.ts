@@ -30,6 +30,12 @@ interface BlockState<T> {
 
 export class RangeLock<T> {
   private readonly blocks: Map<number, BlockState<T>> = new Map();
+  private readonly readsWait: boolean;
+
+  /** @param readsWait reads wait for writes: always, but in a test that wants to see what happens without */
+  constructor(readsWait = true) {
+    this.readsWait = readsWait;
+  }
 
   /** Blocks that some operation is on. */
   get busyBlocks(): number {
@@ -41,7 +47,7 @@ export class RangeLock<T> {
     const op: Op<T> = { first, count, subject: null, run, waits: 0, followers: null };
     for (let block = first; block < first + count; block++) {
       const state = this.stateOf(block);
-      if (state.writer !== null) follow(state.writer, op);
+      if (state.writer !== null && this.readsWait) follow(state.writer, op);
       state.readers.push(op);
     }
     if (op.waits === 0) run();

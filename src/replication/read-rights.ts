@@ -32,6 +32,8 @@ export interface ReadRightsParts {
   free: boolean;
   /** Counted from sending, not from the echo (a mutation if not). */
   fromSending: boolean;
+  /** Grants end before the promises that they rest on (a mutation if not). */
+  boundGrants: boolean;
 }
 
 export class ReadRights {
@@ -95,6 +97,7 @@ export class ReadRights {
   grant(node: string, promiseMs: number): number {
     if (this.over !== null) return 0;
     const nowMs = this.o.now();
+    if (!this.o.boundGrants) return 10 * promiseMs;
     let forMs = promiseMs;
     for (const other of this.o.members()) {
       if (other !== node && other !== this.o.own) forMs = Math.min(forMs, this.of(other).untilMs - nowMs);

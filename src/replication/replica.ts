@@ -293,7 +293,7 @@ export class Replica {
       this.role = 'following';
       if (role === 'member') this.beginBackup(link);
       this.candidate.heard();
-      const suspects = this.store.peers.suspects().runs();
+      const suspects = this.rules.reportSuspects ? this.store.peers.suspects().runs() : [];
       const { state } = this.store.replica;
       const diskId = toHex(this.store.diskId);
       const { lastPosition: last } = this.store;

@@ -74,6 +74,16 @@ export interface Rules {
   copyCommitted: boolean;
   /** Messages of an older epoch than the promised one are refused. */
   refuseOldEpoch: boolean;
+  /** A read waits for the writes before it on its blocks. */
+  readsWait: boolean;
+  /** A request that was executed is not executed again. */
+  sessionsOnce: boolean;
+  /** A grant is no longer than the rights that it rests on. */
+  boundGrants: boolean;
+  /** Nothing is committed without a member before the CONFIG record that says so is. */
+  holdForConfig: boolean;
+  /** What is suspect at a member is told to a new primary. */
+  reportSuspects: boolean;
 }
 
 export const ALL_RULES: Rules = {
@@ -93,4 +103,9 @@ export const ALL_RULES: Rules = {
   handOver: true,
   copyCommitted: true,
   refuseOldEpoch: true,
+  readsWait: true,
+  sessionsOnce: true,
+  boundGrants: true,
+  holdForConfig: true,
+  reportSuspects: true,
 };

@@ -34,12 +34,15 @@ export interface FencedAttachment extends Attachment {
 
 export class SessionFence {
   private readonly source: SessionSource;
+  private readonly once: boolean;
   private readonly attached: Map<bigint, FencedAttachment> = new Map();
   private readonly detached: Map<bigint, FencedAttachment> = new Map();
   private waiting: Array<{ position: Position; go: () => void }> = [];
 
-  constructor(source: SessionSource) {
+  /** @param once a request that was executed is not executed again */
+  constructor(source: SessionSource, once = true) {
     this.source = source;
+    this.once = once;
   }
 
   attach(
@@ -136,7 +139,7 @@ export class SessionFence {
       return new HoldfastError('INVALID_ARGUMENT', { detail: 'requests of a session are numbered from 1' });
     }
     const found = this.source.sessions.lookUp(attachment.session, request);
-    if (found === 'new') return 'new';
+    if (found === 'new' || !this.once) return 'new';
     if (found === 'done') return null;
     return new HoldfastError('OUTCOME_UNKNOWN', {
       volume: this.source.name,

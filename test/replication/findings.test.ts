@@ -2,6 +2,7 @@
 import { DEFAULT_SYNC_RATES, SyncPace } from '../../src/replication/sync-pace.ts';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { ALL_RULES } from '../../src/replication/rules.ts';
 import type { HoldfastError } from '../../src/base/errors.ts';
 import { encodeConfig } from '../../src/storage/control.ts';
 import { RECORD_KINDS } from '../../src/storage/record.ts';
@@ -75,7 +76,6 @@ test('F3b: ... and a reintegration that is under way copies every dirty block be
   const { disk, store } = await member();
   await store.update({ epoch: 1 });
   const { SyncSource } = await import('../../src/replication/sync-source.ts');
-  const { ALL_RULES } = await import('../../src/replication/rules.ts');
   let durable = { epoch: 0, seq: 0 };
   const volume = new PrimaryVolume(store, disk.arena, {
     readOnly: false,
@@ -86,6 +86,7 @@ test('F3b: ... and a reintegration that is under way copies every dirty block be
       rightToRead: () => {},
       mayRead: () => false,
       reached: () => {},
+      rules: ALL_RULES,
     },
   });
   const config = (action: 'absent' | 'present'): void => {
@@ -192,7 +193,14 @@ test('F8: a mark that is not committed is not answered when the primary abdicate
   const volume = new PrimaryVolume(store, disk.arena, {
     readOnly: false,
     onFailed: () => {},
-    group: { appended: () => {}, durable: () => {}, rightToRead: () => {}, mayRead: () => false, reached: () => {} },
+    group: {
+      appended: () => {},
+      durable: () => {},
+      rightToRead: () => {},
+      mayRead: () => false,
+      reached: () => {},
+      rules: ALL_RULES,
+    },
   });
   let answer: HoldfastError | null | 'none' = 'none';
   volume.mark(null, 0, { action: 'set', name: 'm' }, (error) => (answer = error));
@@ -209,7 +217,14 @@ test('F9: extents are not answered without the right to read', async () => {
   const volume = new PrimaryVolume(store, disk.arena, {
     readOnly: false,
     onFailed: () => {},
-    group: { appended: () => {}, durable: () => {}, rightToRead: () => {}, mayRead: () => false, reached: () => {} },
+    group: {
+      appended: () => {},
+      durable: () => {},
+      rightToRead: () => {},
+      mayRead: () => false,
+      reached: () => {},
+      rules: ALL_RULES,
+    },
   });
   let got: unknown = null;
   try {
@@ -235,6 +250,7 @@ test('F12: the session table that comes with FINISH has every request before the
       rightToRead: () => {},
       mayRead: () => false,
       reached: () => {},
+      rules: ALL_RULES,
     },
   });
   const attachment = await new Promise<never>((resolve) =>
@@ -253,7 +269,6 @@ test('F12: the session table that comes with FINISH has every request before the
   const link = new Pipe('b');
   store.peers.begin('b/1', { epoch: 1, seq: 1 });
   const { SyncSource } = await import('../../src/replication/sync-source.ts');
-  const { ALL_RULES } = await import('../../src/replication/rules.ts');
   const sync = new SyncSource({
     store,
     arena: disk.arena,

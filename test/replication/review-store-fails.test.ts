@@ -1,6 +1,7 @@
 /** What a second review found: a store that fails under a primary or a backup. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { ALL_RULES } from '../../src/replication/rules.ts';
 import { RECORD_KINDS } from '../../src/storage/record.ts';
 import { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { turns } from '../support/unit-tools.ts';
@@ -14,6 +15,7 @@ const group = {
   rightToRead: (done: (e: null) => void) => done(null),
   mayRead: () => true,
   reached: () => {},
+  rules: ALL_RULES,
 };
 
 async function caught(run: () => Promise<void>): Promise<unknown[]> {
