@@ -128,7 +128,13 @@ export async function measureReturn(
   await generator.run({ ...load, writes: first });
   const suspicionMs = Date.now() - killedMs;
   const writers = Math.min(64, Math.max(1, missedWrites - first));
-  const rest = await generator.run({ ...load, writers, writes: missedWrites - first, seed: round + 1001, continues: true });
+  const rest = await generator.run({
+    ...load,
+    writers,
+    writes: missedWrites - first,
+    seed: round + 1001,
+    continues: true,
+  });
   const { startedMs } = await cluster.restart(backup);
   const begun = await cluster.line('reintegration begins', startedMs, isLost);
   const ended = await cluster.line('a replica is in sync again', begun.time, isLost);
