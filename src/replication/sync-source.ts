@@ -27,9 +27,8 @@ const WINDOW_RUNS = 64;
 const WINDOW_BLOCKS = 1024;
 /** A source whose blocks cannot be read tries again after so long. */
 const UNREADABLE_MS = 10_000;
-/** The barrier is raised when so few blocks are dirty, or after so many passes. */
+/** The barrier is raised when so few blocks are dirty, or when clients have made so many more dirty (decision 13). */
 const BARRIER_BLOCKS = 256;
-const MAX_PASSES = 8;
 
 export interface SyncSourceParts {
   store: BlockStore;
@@ -105,14 +104,14 @@ export class SyncSource {
   private waiting = false;
   /** Blocks of the copies. */
   private readonly copying: Set<number> = new Set();
-  private dirtyAtPass: number;
-  /** The last pass has left about as much as it found. */
-  private stalled = false;
+  private readonly dirtyAtStart: number;
+  /** Blocks whose copy was acknowledged. */
+  private arrivedBlocks = 0;
 
   constructor(parts: SyncSourceParts) {
     this.o = parts;
     this.bitmap = parts.store.peers.of(parts.peer)!.bitmap;
-    this.dirtyAtPass = this.bitmap.count;
+    this.dirtyAtStart = this.bitmap.count;
   }
 
   get progress(): SyncProgress {
@@ -150,6 +149,8 @@ export class SyncSource {
   }
 
   private get hasWindow(): boolean {
+    // What is under way ends before the barrier: nothing more is begun then.
+    if (this.phase === 'bulk' && this.shouldRaise) return false;
     return this.copies.size < WINDOW_RUNS && this.copying.size < WINDOW_BLOCKS;
   }
 
@@ -173,9 +174,6 @@ export class SyncSource {
         wrapped = true;
         this.cursor = 0;
         this.pass++;
-        // As much is written as is copied: to go on like this costs and brings nothing.
-        this.stalled = this.bitmap.count > this.dirtyAtPass / 2;
-        this.dirtyAtPass = this.bitmap.count;
         if (this.phase === 'bulk' && this.shouldRaise) return null;
         continue;
       }
@@ -208,7 +206,9 @@ export class SyncSource {
     // Marks are handed over with the barrier: a change of them that is under way would reach the target in neither way.
     const { marks, settledPosition } = this.o.store;
     if (comparePositions(marks.changedAt, settledPosition) > 0) return false;
-    return this.bitmap.count <= BARRIER_BLOCKS || this.stalled || this.pass > MAX_PASSES;
+    if (this.bitmap.count <= BARRIER_BLOCKS) return true;
+    // What is written during a bulk pass has to be copied once more; behind the barrier its record is enough.
+    return this.arrivedBlocks + this.bitmap.count - this.dirtyAtStart > BARRIER_BLOCKS;
   }
 
   private copy(first: number, count: number, slot: Slot): void {
@@ -261,6 +261,7 @@ export class SyncSource {
     if (this.over) return;
     const copy = this.end(id);
     if (copy === null) return;
+    this.arrivedBlocks += copy.count;
     for (let block = copy.first; block < copy.first + copy.count; block++) {
       if (!copy.touched.has(block) || !this.o.rules.redirty) this.bitmap.clear(block);
     }
