@@ -24,7 +24,14 @@ export type Condition =
 export type Step =
   | { type: 'get'; key: Key }
   /** `when`: else this step does nothing (`done` is false), the others are not concerned. */
-  | { type: 'put'; key: Key; value: Uint8Array; expiry: Expiry; when: 'always' | 'absent' | 'present'; previous: boolean }
+  | {
+      type: 'put';
+      key: Key;
+      value: Uint8Array;
+      expiry: Expiry;
+      when: 'always' | 'absent' | 'present';
+      previous: boolean;
+    }
   | { type: 'delete'; key: Key; previous: boolean }
   /** The value as a decimal integer of 64 bits, 0 if absent; `expiry` stays. */
   | { type: 'add'; key: Key; delta: bigint }
