@@ -115,11 +115,32 @@ export interface KvLimits {
   maxTransactionBytes: number;
 }
 
-/** (session, request) of whoever may repeat it; `floor`: the session's requests below that have been answered. */
+/** Who may repeat a transaction names it so. */
 export interface RequestId {
   session: bigint;
   request: number;
+  /** The session has the answers of its requests below. */
   floor: number;
+  /** The newest version when the session began: one that is not known any more may have acted since. */
+  since: number;
+}
+
+export interface WatchRequest {
+  /** Of keys with this prefix. */
+  prefix: Key;
+  /** Changes of versions above. */
+  after: number;
+  /** At most so many; those of one version are not torn apart. */
+  limit: number;
+  /** Answered without changes after so long. */
+  waitMs: number;
+}
+
+export interface WatchPage {
+  /** In the order of versions. `value` is null where the key was deleted, or has expired. */
+  changes: Entry[];
+  /** `after` of the next page. */
+  version: number;
 }
 
 export type KvDone<T> = (error: HoldfastError | null, result: T | null) => void;
@@ -128,7 +149,8 @@ export type KvDone<T> = (error: HoldfastError | null, result: T | null) => void;
  * A key-value volume as this node serves it. All reads are linearizable.
  *
  * Errors: TOO_LARGE (key, value, transaction), NO_SPACE (the volume is full: it can be read, and keys be deleted),
- * NOT_PRIMARY and BUSY (not answered here, or not now: ask again, elsewhere), OUTCOME_UNKNOWN, READ_ONLY.
+ * NOT_PRIMARY and BUSY (not answered here, or not now: ask again, elsewhere), OUTCOME_UNKNOWN, OUT_OF_RANGE (`watch`:
+ * changes after that version are not kept any more).
  */
 export interface KvVolume {
   info(): KvInfo;
@@ -137,6 +159,8 @@ export interface KvVolume {
   scan(request: ScanRequest, done: KvDone<ScanPage>): void;
   /** How many keys there are. */
   size(done: KvDone<number>): void;
+  /** At the primary only. Waits for changes. */
+  watch(request: WatchRequest, done: KvDone<WatchPage>): void;
   /** Atomic, durable on every in-sync replica when it is answered. At most once per `id`, if there is one. */
   execute(transaction: Transaction, id: RequestId | null, done: KvDone<TransactionResult>): void;
 }

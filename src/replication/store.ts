@@ -35,6 +35,14 @@ export interface StoreEvents {
   failed(error: HoldfastError): void;
 }
 
+/** Follows what becomes of the blocks, for what is derived from them: a key-value volume's index. */
+export interface ContentObserver {
+  /** About blocks. `opening`: of an epoch whose EPOCH record is not here yet, so that it may come to nothing. */
+  appended(record: LogRecord, opening: boolean): void;
+  /** Later, for each of them. `effect`: the blocks are now as the record says; it did not come to nothing. */
+  applied(record: LogRecord, effect: boolean): void;
+}
+
 export interface ReplicatedStore {
   readonly sizeBytes: number;
   readonly blocks: number;

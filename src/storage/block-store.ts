@@ -10,7 +10,7 @@ import { CRC_OF_ZEROS, ENTRY_ZERO } from '../base/checksum.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
-import type { LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
+import type { ContentObserver, LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
 import { Checkpoints, type SuperblockChange } from './checkpoint.ts';
 import type { Files } from './files.ts';
@@ -72,6 +72,7 @@ export class BlockStore implements ReplicatedStore {
   private readonly uncommitted = new Uncommitted();
   /** Of the newest EPOCH record that was appended. */
   private epochAppended = 0;
+  private observer: ContentObserver | null = null;
   private wantsRoom = false;
   private parked: Array<{ record: LogRecord; done: (error: HoldfastError | null) => void }> = [];
   /** Blocks that are owed zeros. */
@@ -139,6 +140,10 @@ export class BlockStore implements ReplicatedStore {
 
   listen(events: StoreEvents): void {
     this.events = events;
+  }
+
+  observe(observer: ContentObserver): void {
+    this.observer = observer;
   }
 
   /** The newest epoch that this disk was opened in, or has promised itself to. */
@@ -248,6 +253,7 @@ export class BlockStore implements ReplicatedStore {
     }
     if (record.kind === RECORD_KINDS.EPOCH) this.epochAppended = record.epoch;
     this.tables.noteAppended(record, record.slot.payload, this.committed);
+    if (this.observer !== null && !isControl(record.kind)) this.observer.appended(record, !this.counts(record));
     this.journal.append(record);
   }
 
@@ -321,6 +327,7 @@ export class BlockStore implements ReplicatedStore {
     if (counts && isControl(record.kind)) this.tables.applyControl(record, record.slot.payload, this.committed);
     if (record.kind === RECORD_KINDS.EPOCH) this.checkpoints.groupEpoch = record.epoch;
     if (counts && !isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
+    if (this.observer !== null && !isControl(record.kind)) this.observer.applied(record, counts);
     this.appliedRecords++;
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);

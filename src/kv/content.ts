@@ -1,0 +1,160 @@
+/**
+ * A replica's key-value content: the index of what is applied, and which keys have something that is appended and not
+ * applied yet. It follows the block store under it record by record, whatever this replica's role is. Pure.
+ *
+ * Guarantees: while it is `valid` it says what the applied blocks say; what tears batches apart (copies of a
+ * reintegration, the group of records that opens an epoch at a backup) makes it invalid, until it is built anew from the
+ * blocks; a build takes in what is applied meanwhile.
+ */
+import type { HoldfastError } from '../base/errors.ts';
+import { ANSWER, MAX_BATCH_BLOCKS, decodeHeader, eachItem, keyAt } from './batch.ts';
+import { History } from './history.ts';
+import { KvIndex } from './index-of-keys.ts';
+import type { Key } from './operations.ts';
+import { BLOCK_BYTES } from '../base/units.ts';
+
+/** New content of a run of blocks; null: zeros. */
+export interface BlockChange {
+  first: number;
+  blocks: number;
+  bytes: Uint8Array | null;
+}
+
+/** Reads the applied blocks. */
+export interface BlockReader {
+  readonly blocks: number;
+  /** End of the holes from `block` on, at most `limit`; `block` itself if it is none. */
+  holesEnd(block: number, limit: number): number;
+  /** At most 64 blocks; the bytes are the reader's after `done` returned. */
+  read(first: number, count: number, done: (error: HoldfastError | null, bytes: Uint8Array) => void): void;
+}
+
+interface Pending {
+  keys: Key[];
+  /** Called when it is applied. */
+  waiters: Array<() => void>;
+}
+
+export class KvContent {
+  readonly history: History = new History();
+  readonly index: KvIndex;
+  /** What was appended, by whatever stands for it, in order. */
+  private readonly pending: Map<object, Pending> = new Map();
+  private readonly newestOf: Map<Key, Pending> = new Map();
+  private state: 'invalid' | 'building' | 'valid' = 'invalid';
+  /** Blocks that were applied since a build began; null: there is none. */
+  private touched: Set<number> | null = null;
+  private builds = 0;
+  /** Calls when a change has been applied. For a primary. */
+  onApplied: ((change: BlockChange) => void) | null = null;
+
+  /** @param volumeBlocks what the volume has */
+  constructor(volumeBlocks: number) {
+    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.history.add(changes) });
+  }
+
+  get valid(): boolean {
+    return this.state === 'valid';
+  }
+
+  /** @param token names it until `applied` */
+  appended(token: object, change: BlockChange): void {
+    if (this.state === 'invalid') return;
+    const keys = this.index.headsIn(change.first, change.blocks);
+    if (change.bytes !== null) collectKeys(change, keys);
+    const pending: Pending = { keys, waiters: [] };
+    this.pending.set(token, pending);
+    for (const key of keys) this.newestOf.set(key, pending);
+  }
+
+  /** @param effect false: it came to nothing */
+  applied(token: object, change: BlockChange, effect: boolean): void {
+    if (this.state !== 'invalid' && effect) {
+      for (let i = 0; this.touched !== null && i < change.blocks; i++) this.touched.add(change.first + i);
+      this.index.write(change.first, change.blocks, change.bytes);
+    }
+    const pending = this.pending.get(token);
+    if (pending !== undefined) {
+      this.pending.delete(token);
+      for (const key of pending.keys) if (this.newestOf.get(key) === pending) this.newestOf.delete(key);
+      for (const wake of pending.waiters) wake();
+    }
+    if (effect) this.onApplied?.(change);
+  }
+
+  /** Whether something of these keys is appended that is not applied. Null: of any key. */
+  isBehind(keys: readonly Key[] | null): boolean {
+    if (keys === null) return this.pending.size > 0;
+    if (this.pending.size === 0) return false;
+    return keys.some((key) => this.newestOf.has(key));
+  }
+
+  /** Calls once what is appended of these keys by now is applied; in this turn if nothing is. */
+  whenApplied(keys: readonly Key[] | null, run: () => void): void {
+    if (!this.isBehind(keys)) return run();
+    // What is older than a key's newest change cannot be seen any more once that is applied.
+    const waited = new Set(keys === null ? this.pending.values() : keys.flatMap((key) => this.newestOf.get(key) ?? []));
+    let left = waited.size;
+    const wake = (): void => {
+      if (--left === 0) run();
+    };
+    for (const pending of waited) pending.waiters.push(wake);
+  }
+
+  invalidate(): void {
+    if (this.state === 'invalid') return;
+    this.state = 'invalid';
+    this.builds++;
+    this.touched = null;
+    this.index.clear();
+    this.history.clear(0);
+    const waiting = [...this.pending.values()];
+    this.pending.clear();
+    this.newestOf.clear();
+    for (const { waiters } of waiting) for (const wake of waiters) wake();
+  }
+
+  /** Reads all batches. @returns whether it is valid now; not if it was made invalid meanwhile */
+  async build(reader: BlockReader): Promise<boolean> {
+    this.invalidate();
+    this.state = 'building';
+    const build = ++this.builds;
+    const touched = new Set<number>();
+    this.touched = touched;
+    const known = (block: number): boolean => touched.has(block);
+    for (let at = 0; at < reader.blocks;) {
+      at = reader.holesEnd(at, reader.blocks);
+      if (at >= reader.blocks) break;
+      const count = Math.min(MAX_BATCH_BLOCKS + 1, reader.blocks - at);
+      const understood = await new Promise<number>((resolve, reject) =>
+        reader.read(at, count, (error, bytes) => {
+          if (error !== null) return reject(error);
+          resolve(this.builds === build ? this.index.load(at, count, bytes, known) : count);
+        }),
+      );
+      if (this.builds !== build) return false;
+      // Only the very last batch could be cut short, and none is: it would be damage that a checksum did not show.
+      at += Math.max(1, understood);
+    }
+    // What was appended before its blocks were known here was not looked at for the keys that it takes away.
+    await new Promise<void>((resolve) => this.whenApplied(null, resolve));
+    if (this.builds !== build) return false;
+    this.touched = null;
+    this.history.clear(this.index.version);
+    this.state = 'valid';
+    return true;
+  }
+}
+
+function collectKeys({ blocks, bytes }: BlockChange, keys: Key[]): void {
+  const all = Buffer.from(bytes!.buffer, bytes!.byteOffset, blocks * BLOCK_BYTES);
+  for (let block = 0; block < blocks;) {
+    const batch = all.subarray(block * BLOCK_BYTES);
+    const header = decodeHeader(batch);
+    block += header?.blocks ?? 1;
+    if (header === null || header.kind === 'moved') continue;
+    eachItem(batch, header.entries, ({ kind, at }) => {
+      if (kind !== ANSWER) keys.push(keyAt(batch, at));
+    });
+  }
+}
