@@ -101,7 +101,12 @@ async function addReplica(name: string, flags: Flags): Promise<void> {
     const { node, address, clientAddress } = chosen;
     const { volumeId, sizeBytes } = register;
     const progress = new Progress(`creating ${name} on ${node}`);
-    const request = { volumeId, name, sizeBytes, sparse: flags.allowSparse ?? false, durable: true };
+    // As the replicas that are there.
+    const there =
+      clientAddressOf(register.primary, nodes, register) ?? clientAddressOf(register.inSync[0] ?? '', nodes, register);
+    const replicas = there === null ? [] : (await nodeStatus(there)).replicas;
+    const kind = replicas.find((one) => one.volumeId === volumeId)?.kind ?? 'block';
+    const request = { volumeId, name, sizeBytes, sparse: flags.allowSparse ?? false, durable: true, kind };
     const abort = new AbortController();
     const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation: 'add replica', volume: name }));
     process.once('SIGINT', interrupt);

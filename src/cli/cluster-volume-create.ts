@@ -12,6 +12,7 @@ import type { Coordinator, Member, Register, SeenNode } from '../coordination/re
 import { checkVolumeName } from '../storage/volume-folder.ts';
 import { byCli, deleteReplicas, makeReplica, withCoordinator } from './cluster.ts';
 import { Progress, printJson } from './output.ts';
+import type { VolumeKind } from '../storage/superblock.ts';
 
 export interface ReplicatedCreateFlags {
   coordinator?: string;
@@ -22,6 +23,7 @@ export interface ReplicatedCreateFlags {
   allowSparse?: boolean;
   journal?: string;
   durable: boolean;
+  kind?: VolumeKind;
   json?: boolean;
 }
 
@@ -161,7 +163,14 @@ async function makeAll(
   made: Made,
   name: string,
   nodes: SeenNode[],
-  options: { sizeBytes: number; member: Member | null; allowSparse?: boolean; journal?: string; durable: boolean },
+  options: {
+    sizeBytes: number;
+    member: Member | null;
+    allowSparse?: boolean;
+    journal?: string;
+    durable: boolean;
+    kind?: VolumeKind;
+  },
   signal: AbortSignal,
 ): Promise<Member[]> {
   const { sizeBytes, durable } = options;
@@ -174,6 +183,7 @@ async function makeAll(
     state: options.member === null ? ('in-sync' as const) : ('syncing' as const),
     sparse: options.allowSparse ?? false,
     durable,
+    kind: options.kind ?? 'block',
     ...(options.journal !== undefined && { journalBytes: parseSize(options.journal) }),
   };
   const outcomes = await Promise.allSettled(

@@ -6,6 +6,7 @@ import { admin } from '../client/admin.ts';
 import type { Coordinator, NextRegister, Register, SeenNode } from '../coordination/register.ts';
 import type { ReplicaStatus } from '../node/hosted-volume.ts';
 import { type CoordinatorUrl, coordinatorOf } from './coordinator-flags.ts';
+import type { VolumeKind } from '../storage/superblock.ts';
 
 const BOOT_ID = randomUUID();
 const MAX_ATTEMPTS = 10;
@@ -96,6 +97,7 @@ export async function makeReplica(
   request: { volumeId: string; name: string; sizeBytes: number; state: 'in-sync' | 'syncing' } & {
     sparse: boolean;
     durable: boolean;
+    kind: VolumeKind;
     journalBytes?: number;
   },
   signal: AbortSignal,

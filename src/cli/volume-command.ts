@@ -11,6 +11,7 @@ import { createReplicated } from './cluster-volume-create.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
 import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
+import type { VolumeKind } from '../storage/superblock.ts';
 
 /** Runs with a small I/O pool that is closed afterwards. A lost worker ends the process. */
 async function withPool<T>(run: (pool: IoPool) => Promise<T>): Promise<T> {
@@ -34,11 +35,23 @@ export interface CreateFlags {
   allowSparse?: boolean;
   journal?: string;
   durability?: string;
+  kind?: string;
   json?: boolean;
   coordinator?: string;
   replicas?: string;
   from?: string;
   node?: string;
+}
+
+/** @throws HoldfastError INVALID_ARGUMENT */
+function parseKind(value: string | undefined): VolumeKind {
+  if (value === undefined || value === 'block') return 'block';
+  if (value === 'kv') return 'kv';
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'parse --kind',
+    detail: `"${value}"`,
+    remedy: 'write block (a disk), or kv (a key-value store)',
+  });
 }
 
 /** @returns whether durability is on. @throws HoldfastError INVALID_ARGUMENT */
@@ -82,7 +95,8 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
 
 async function create(dir: string, flags: CreateFlags): Promise<void> {
   if (flags.replicas !== undefined || flags.coordinator !== undefined) {
-    return createReplicated(dir, { ...flags, durable: parseDurability(flags.durability) ?? true });
+    const durable = parseDurability(flags.durability) ?? true;
+    return createReplicated(dir, { ...flags, durable, kind: parseKind(flags.kind) });
   }
   await withPool(async (pool) => {
     await createWithProgress(pool, dir, flags);
@@ -283,6 +297,7 @@ export function addVolumeCommand(
     .option('--journal <size>', 'of the journal; default: an eighth of the volume, 128 MiB to 1 GiB')
     .option('--allow-sparse', 'reserve nothing: for tests; a full disk then stops writes')
     .option('--durability <mode>', 'always | none (measuring only)')
+    .option('--kind <kind>', 'in a cluster: block (a disk), or kv (a key-value store); default block')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',

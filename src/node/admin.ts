@@ -129,6 +129,7 @@ export class Admin {
     const state = choiceField(fields, 'state', ['in-sync', 'syncing']);
     const sparse = flagField(fields, 'sparse', false);
     const durable = flagField(fields, 'durable', true);
+    const kind = fields['kind'] === undefined ? 'block' : choiceField(fields, 'kind', ['block', 'kv']);
     const journalBytes =
       fields['journalBytes'] === undefined ? undefined : countField(fields, 'journalBytes', 1, MAX_VOLUME_BYTES);
     if (this.creations.size >= MAX_CREATIONS) {
@@ -145,6 +146,7 @@ export class Admin {
       journalBytes,
       sparse,
       durable,
+      kind,
       volumeId: new Uint8Array(Buffer.from(volumeId, 'hex')),
       diskId: new Uint8Array(randomBytes(16)),
       replica: { state, base: ORIGIN, groupEpoch: 0, registerId: new Uint8Array(16), registerVersion: 0 },

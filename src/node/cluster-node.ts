@@ -19,6 +19,7 @@ import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
 import { CLIENTS, type Faults, type Known } from './faults.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
+import type { KvServed } from './kv-served.ts';
 import { isLone } from './lone-connection.ts';
 import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
@@ -307,6 +308,16 @@ export class ClusterNode implements Host {
     const device = this.devices.get(volume);
     this.devices.delete(volume);
     if (device !== undefined) this.nbd?.remove(device);
+  }
+
+  serveKv(served: KvServed, primary: boolean): void {
+    if (primary) this.server.add(served);
+    else this.server.addReads(served);
+  }
+
+  unserveKv(served: KvServed, primary: boolean): void {
+    if (primary) this.server.remove(served);
+    else this.server.removeReads(served);
   }
 
   serveReads(volume: ServedVolume): void {

@@ -22,13 +22,17 @@ import {
 import { decodeChangesRequest, decodeMark, encodeChanges, encodeMarks } from '../protocol/marks.ts';
 import { MESSAGE_BY_NUMBER, MESSAGES, REPLY_BIT } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
-import type { Attachment, Expired, ServedVolume } from '../replication/served-volume.ts';
+import type { RequestId } from '../kv/operations.ts';
+import type { Attachment, ServedVolume } from '../replication/served-volume.ts';
 import type { Slot } from '../storage/arena.ts';
 import { checkMarkName } from '../storage/marks.ts';
 import { administer } from './administer.ts';
 import type { ConnectionHost } from './connection-host.ts';
+import { deadlineOf, expiryOf } from './deadlines.ts';
 import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
+import { kvOf } from './kv-served.ts';
+import { perform } from './kv-requests.ts';
 import { helloReplyOf, infoOf, listOf, locationOf } from './questions.ts';
 
 const KEEP_FREE_SHARE = 0.25;
@@ -56,6 +60,8 @@ export class Connection {
   /** Attached for reading wherever the volume is; its mutations are refused here. */
   private readsOnly = false;
   private epoch = 0;
+  /** Of a key-value volume: the version when the session began. */
+  private since = 0;
   /** The slot that an unfinished WRITE is received into. */
   private incoming: Slot | null = null;
   private ended = false;
@@ -255,6 +261,7 @@ export class Connection {
       this.volume = volume;
       this.attachment = attachment;
       this.epoch = info.epoch;
+      this.since = since?.seq ?? info.position.seq;
       this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info));
     };
     if (session === 0n || this.readsOnly) return attached(null);
@@ -297,20 +304,23 @@ export class Connection {
     };
     switch (type) {
       case MESSAGES.READ.number:
-        return this.read(volume, requestId, offset, count, this.deadlineOf(h));
+        return this.read(volume, requestId, offset, count, deadlineOf(h));
       case MESSAGES.WRITE.number:
         return this.write(volume, h, payload);
       case MESSAGES.FLUSH.number:
         return this.handOver.after(() => volume.flush(done));
       case MESSAGES.ZERO.number:
-        return volume.zero(this.attachment, requestId, offset, count, done, this.expiryOf(h));
+        return volume.zero(this.attachment, requestId, offset, count, done, expiryOf(h));
       case MESSAGES.TRIM.number:
-        return volume.trim(this.attachment, requestId, offset, count, done, this.expiryOf(h));
+        return volume.trim(this.attachment, requestId, offset, count, done, expiryOf(h));
       case MESSAGES.MARK.number: {
         const change = decodeMark(payload);
         checkMarkName(change.name);
         return volume.mark(this.attachment, requestId, change, done);
       }
+      case MESSAGES.KV_READ.number:
+      case MESSAGES.KV_EXECUTE.number:
+        return this.keyValue(volume, requestId, type, payload!);
       case MESSAGES.MARKS.number:
         return this.tableWalk(volume, requestId, type, () => encodeMarks(volume.marks()));
       case MESSAGES.CHANGES.number: {
@@ -322,6 +332,20 @@ export class Connection {
         return this.tableWalk(volume, requestId, type, () => encodeExtents(volume.extents(offset, count, limit)));
       }
     }
+  }
+
+  private keyValue(volume: ServedVolume, requestId: number, type: number, payload: Uint8Array): void {
+    const kv = kvOf(volume);
+    const { attachment, since } = this;
+    const weight = payload.length;
+    const identify = (floor: number): RequestId | null =>
+      attachment === null ? null : { session: attachment.session, request: requestId, floor, since };
+    perform(kv, payload, type === MESSAGES.KV_EXECUTE.number, identify, (error, reply) => {
+      this.flow.bytes -= weight;
+      if (error === null) this.answer(requestId, type, reply);
+      else this.fail(requestId, type, error);
+    });
+    this.flow.bytes += weight;
   }
 
   /** Each walks a part of the tables, so only a few are answered in a turn of the event loop. */
@@ -338,16 +362,6 @@ export class Connection {
       }
     };
     setImmediate(() => volume.whenReadable(answer));
-  }
-
-  private expiryOf(h: FrameHeader): Expired | undefined {
-    if (h.deadlineMs === 0) return undefined;
-    const deadlineAtMs = this.deadlineOf(h);
-    return () => performance.now() > deadlineAtMs;
-  }
-
-  private deadlineOf(h: FrameHeader): number {
-    return h.deadlineMs === 0 ? Infinity : performance.now() + h.deadlineMs;
   }
 
   /** Calls with a slot as soon as there is one, unless the deadline or the connection ends first. */
@@ -408,7 +422,7 @@ export class Connection {
   private write(volume: ServedVolume, h: FrameHeader, payload: Uint8Array | null): void {
     const { requestId, offset, count, payloadCrc } = h;
     const type = MESSAGES.WRITE.number;
-    const expired = this.expiryOf(h);
+    const expired = expiryOf(h);
     this.flow.bytes += count;
     const done = (error: HoldfastError | null): void => {
       this.flow.bytes -= count;
@@ -437,7 +451,7 @@ export class Connection {
       this.handOver.done(requestId);
     };
     this.handOver.wait(requestId);
-    this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), this.deadlineOf(h), use, (error) => {
+    this.withSlot(Math.ceil((at + count) / BLOCK_BYTES), deadlineOf(h), use, (error) => {
       done(error);
       this.handOver.done(requestId);
     });

@@ -11,6 +11,7 @@ import { BLOCK_BYTES } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
+import type { BackupVolume } from '../replication/backup-volume.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
 import type { Times } from '../replication/rules.ts';
@@ -18,7 +19,10 @@ import type { ServedVolume } from '../replication/served-volume.ts';
 import type { SyncRates } from '../replication/sync-pace.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
+import type { VolumeKind } from '../storage/superblock.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
+import { HostedKv } from './hosted-kv.ts';
+import type { KvServed } from './kv-served.ts';
 import type { Faults } from './faults.ts';
 import { LivingClock } from './living-clock.ts';
 import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
@@ -43,6 +47,9 @@ export interface Host {
   serveReads(volume: ServedVolume): void;
   unserveReads(volume: ServedVolume): void;
   serve(volume: PrimaryVolume): void;
+  /** A key-value volume. */
+  serveKv(served: KvServed, primary: boolean): void;
+  unserveKv(served: KvServed, primary: boolean): void;
   unserve(volume: PrimaryVolume): void;
   log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
 }
@@ -61,6 +68,7 @@ export interface ReplicaStatus {
   volumeId: string;
   diskId: string;
   dir: string;
+  kind: VolumeKind;
   sizeBytes: number;
   role: string;
   serving: boolean;
@@ -106,6 +114,8 @@ export class HostedVolume implements PeerVolume {
   private readonly port: PeerPort;
   private served: PrimaryVolume | null = null;
   private readable: ServedVolume | null = null;
+  /** Null: it is a disk. */
+  readonly kv: HostedKv | null;
   private readonly clock: LivingClock;
   private closing = false;
   private poisoned: Promise<void> | null = null;
@@ -133,6 +143,7 @@ export class HostedVolume implements PeerVolume {
       learned: (register) => this.closing || this.replica.learn(register),
       log: (message, fields) => this.log('warn', message, fields),
     });
+    this.kv = store.kind === 'kv' ? this.hostKv() : null;
     this.clock = new LivingClock(() => this.replica.forgetRights());
     this.replica = new Replica({
       node: host.node,
@@ -160,18 +171,35 @@ export class HostedVolume implements PeerVolume {
     });
   }
 
+  private hostKv(): HostedKv {
+    const { host, store } = this;
+    return new HostedKv({
+      store,
+      arena: host.arena,
+      follows: () => this.replica.role === 'following',
+      serve: (served, primary) => host.serveKv(served, primary),
+      unserve: (served, primary) => host.unserveKv(served, primary),
+      log: (level, message, fields) => this.log(level, message, fields),
+    });
+  }
+
   private log(level: 'info' | 'warn' | 'error', message: string, fields: object): void {
     if ('reason' in fields) this.lastRefusal = `${message}: ${String(fields.reason)}`;
     this.host.log(level, message, { volume: this.name, ...fields });
   }
 
   private serve(volume: PrimaryVolume | null): void {
+    if (this.kv !== null) {
+      this.served = volume;
+      return this.kv.setPrimary(volume);
+    }
     if (this.served !== null) this.host.unserve(this.served);
     this.served = volume;
     if (volume !== null) this.host.serve(volume);
   }
 
-  private serveReads(volume: ServedVolume | null): void {
+  private serveReads(volume: BackupVolume | null): void {
+    if (this.kv !== null) return this.kv.setBackup(volume);
     if (this.readable !== null) this.host.unserveReads(this.readable);
     this.readable = volume;
     if (volume !== null) this.host.serveReads(volume);
@@ -214,6 +242,7 @@ export class HostedVolume implements PeerVolume {
     if (this.closing) return;
     if (this.store.failed !== null) return this.storeFailed(this.store.failed);
     this.replica.tick();
+    this.kv?.tick();
     if (this.served !== null && this.store.owed.count > 0) void this.served.zeroSome();
   }
 
@@ -255,12 +284,14 @@ export class HostedVolume implements PeerVolume {
     if (this.closing) return;
     await this.replica.resign(waited);
     this.closing = true;
+    this.kv?.close();
     this.register.close();
   }
 
   /** After `resign`: ends the streams, applies what was appended, closes the store. */
   async close(): Promise<void> {
     this.closing = true;
+    this.kv?.close();
     this.register.close();
     this.replica.stop('it is closed');
     this.port.leave();
@@ -297,6 +328,7 @@ export class HostedVolume implements PeerVolume {
       volumeId: this.volumeId,
       diskId: this.diskId,
       dir: this.dir,
+      kind: store.kind,
       sizeBytes: store.sizeBytes,
       role: replica.role,
       serving: this.served !== null,

@@ -21,6 +21,8 @@ export const REPLY_BIT = 0x80;
 export const MAX_ERROR_BYTES = 4 * KiB;
 /** Payload of a message that carries neither block data nor an error. */
 export const MAX_CONTROL_BYTES = 64 * KiB;
+/** Payload of a key-value request or reply. */
+export const MAX_KV_BYTES: number = 1024 * KiB;
 /** Extents in one reply. */
 export const MAX_EXTENTS = 8192;
 /** Names of volumes, clients and servers, as UTF-8. */
@@ -49,6 +51,7 @@ interface Row {
 
 const NONE = [0, 0] as const;
 const CONTROL = [1, MAX_CONTROL_BYTES] as const;
+const KV = [1, MAX_KV_BYTES] as const;
 const PLAIN = { mutation: false, attached: false, counted: null, unsolicited: false } as const;
 const ON_VOLUME = { ...PLAIN, attached: true } as const;
 const MUTATION = { ...ON_VOLUME, mutation: true } as const;
@@ -71,6 +74,8 @@ export const MESSAGES = {
   MARK: { number: 22, request: CONTROL, reply: NONE, ...MUTATION },
   MARKS: { number: 23, request: NONE, reply: CONTROL, ...ON_VOLUME },
   CHANGES: { number: 24, request: CONTROL, reply: CONTROL, ...ON_VOLUME },
+  KV_READ: { number: 32, request: KV, reply: KV, ...ON_VOLUME },
+  KV_EXECUTE: { number: 33, request: KV, reply: KV, ...MUTATION },
 } as const satisfies Record<string, Row>;
 
 export type MessageName = keyof typeof MESSAGES;

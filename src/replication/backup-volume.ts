@@ -90,6 +90,27 @@ export class BackupVolume implements ServedVolume {
     });
   }
 
+  /** Calls back, later, once a grant runs; with an error when this is no backup any more. */
+  underGrant(done: Done): void {
+    const answer = (): void => {
+      if (this.over === null) this.answered++;
+      done(this.over);
+    };
+    if (this.over !== null || this.mayRead) {
+      this.renew(false);
+      return queueMicrotask(answer);
+    }
+    this.waiting.push(answer);
+    this.renew(true);
+  }
+
+  /** Something waits for the commit of a record, until what this returns is called. */
+  awaitCommit(): () => void {
+    this.behind++;
+    this.renew(true);
+    return () => this.behind--;
+  }
+
   private get mayRead(): boolean {
     return this.o.now() < this.grantUntilMs;
   }

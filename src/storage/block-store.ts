@@ -22,7 +22,7 @@ import { OwedBlocks } from './owed-blocks.ts';
 import type { PeerBitmaps } from './peer-bitmaps.ts';
 import { RECORD_KINDS, type RecordFields, hasPayload, isControl, isLocal, writesBlocks } from './record.ts';
 import type { SessionTable } from './session-table.ts';
-import type { JournalTail, ReplicaInfo, StoreHealth, Superblock } from './superblock.ts';
+import type { JournalTail, ReplicaInfo, StoreHealth, Superblock, VolumeKind } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
 import { Uncommitted } from './uncommitted.ts';
 
@@ -180,6 +180,9 @@ export class BlockStore implements ReplicatedStore {
   }
   get healthReason(): string {
     return this.checkpoints.superblock.healthReason;
+  }
+  get kind(): VolumeKind {
+    return this.checkpoints.superblock.kind;
   }
   /** The error that stopped the store, if it has stopped. */
   get failed(): HoldfastError | null {

@@ -14,7 +14,7 @@ import { BITMAP_SLOTS, type Layout, OWED_SLOT, PAGE_BYTES, layoutOf } from './la
 import { MetaPages, readSuperblocks } from './meta-pages.ts';
 import { type DecodedRecord, RECORD_KINDS, isControl, isLocal, writesBlocks } from './record.ts';
 import { type Recovered, recoverJournal } from './recovery.ts';
-import { type ReplicaInfo, type Superblock, soloReplica } from './superblock.ts';
+import { type ReplicaInfo, type Superblock, type VolumeKind, soloReplica } from './superblock.ts';
 import { StoreTables } from './tables.ts';
 
 /** What a new volume is. Ids are 16 random bytes each, drawn by the caller. */
@@ -27,6 +27,7 @@ export interface FormatOptions {
   createdAtMs: number;
   sparse: boolean;
   durable: boolean;
+  kind?: VolumeKind;
   /** Default: the only copy. */
   replica?: ReplicaInfo;
 }
@@ -37,6 +38,7 @@ export async function formatStore(files: Files, o: FormatOptions): Promise<void>
   const meta = MetaPages.fresh(files, layout, o.volumeId);
   const superblock: Superblock = {
     ...o,
+    kind: o.kind ?? 'block',
     sequence: 1,
     epoch: 0,
     committed: ORIGIN,

@@ -51,6 +51,9 @@ export interface ReplicaInfo {
   registerVersion: number;
 }
 
+/** What its blocks are: a disk for clients, or the batches of a key-value volume. */
+export type VolumeKind = 'block' | 'kv';
+
 export interface Superblock {
   /** Rises with each write of a superblock. */
   sequence: number;
@@ -75,6 +78,7 @@ export interface Superblock {
   sparse: boolean;
   /** fsync before acknowledgment: false only for measuring. */
   durable: boolean;
+  kind: VolumeKind;
   health: StoreHealth;
   healthReason: string;
   bitmaps: BitmapUse[];
@@ -117,7 +121,7 @@ export function encodeSuperblock(s: Superblock): Uint8Array {
   putNumber(view, 112, s.tail.batchNo);
   view.setUint32(120, s.tail.prevCrc, true);
   putNumber(view, 128, s.headBatchNo);
-  view.setUint8(136, (s.clean ? 1 : 0) | (s.sparse ? 2 : 0) | (s.durable ? 4 : 0));
+  view.setUint8(136, (s.clean ? 1 : 0) | (s.sparse ? 2 : 0) | (s.durable ? 4 : 0) | (s.kind === 'kv' ? 8 : 0));
   view.setUint8(137, HEALTH.indexOf(s.health));
   view.setUint8(138, STATES.indexOf(s.replica.state));
   view.setUint32(140, s.mapCrc, true);
@@ -163,6 +167,7 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | { laterFormat:
     clean: (flags & 1) !== 0,
     sparse: (flags & 2) !== 0,
     durable: (flags & 4) !== 0,
+    kind: (flags & 8) === 0 ? 'block' : 'kv',
     health: HEALTH[view.getUint8(137)] ?? 'damaged',
     replica: {
       state: STATES[view.getUint8(138)] ?? 'syncing',

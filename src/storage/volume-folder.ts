@@ -20,7 +20,7 @@ import { type FolderLock, isLockEntry, lockFolder } from './lock.ts';
 import { formatStore, openStore } from './open-store.ts';
 import type { Recovered } from './recovery.ts';
 import { RingFiles } from './ring-files.ts';
-import { MAX_NAME_BYTES, type ReplicaInfo } from './superblock.ts';
+import { MAX_NAME_BYTES, type ReplicaInfo, type VolumeKind } from './superblock.ts';
 
 const FILES: readonly FileName[] = ['data', 'journal', 'meta'];
 /** Present while a creation is under way, or after one that was cut off. */
@@ -36,6 +36,8 @@ export interface CreateOptions {
   /** Reserve nothing for `data` and `meta`. */
   sparse?: boolean | undefined;
   durable?: boolean | undefined;
+  /** Default: `block`. */
+  kind?: VolumeKind | undefined;
   /** 16 bytes. Default: drawn. */
   volumeId?: Uint8Array | undefined;
   /** 16 bytes. Default: drawn. */
@@ -115,6 +117,7 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
         createdAtMs: Date.now(),
         sparse,
         durable: options.durable ?? true,
+        kind: options.kind ?? 'block',
         ...(options.replica !== undefined && { replica: options.replica }),
       });
     } finally {

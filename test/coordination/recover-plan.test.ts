@@ -9,6 +9,7 @@ const replica = (changes: Partial<ReplicaStatus>): ReplicaStatus => ({
   volumeId: '1'.repeat(32),
   diskId: '2'.repeat(32),
   dir: '/v',
+  kind: 'block',
   sizeBytes: 1 << 20,
   role: 'idle',
   serving: false,

@@ -51,6 +51,7 @@ const anySuperblock: fc.Arbitrary<Superblock> = fc.record(
     clean: fc.boolean(),
     sparse: fc.boolean(),
     durable: fc.boolean(),
+    kind: fc.constantFrom('block' as const, 'kv' as const),
     health: fc.constantFrom<StoreHealth>('good', 'poisoned', 'damaged'),
     healthReason: textUpTo(256),
     bitmaps: fc.array(
@@ -93,6 +94,7 @@ const full = (): Superblock => ({
   clean: true,
   sparse: true,
   durable: true,
+  kind: 'block',
   health: 'damaged',
   healthReason: 'r'.repeat(256),
   bitmaps: Array.from({ length: BITMAP_SLOTS }, () => ({

@@ -122,6 +122,7 @@ export function superblockAt(tail: JournalTail, headBatchNo = tail.batchNo - 1):
     clean: false,
     sparse: false,
     durable: true,
+    kind: 'block',
     health: 'good',
     healthReason: '',
     bitmaps: Array.from({ length: BITMAP_SLOTS }, () => ({ kind: 'free' as const, name: '', completeAfter: ORIGIN })),

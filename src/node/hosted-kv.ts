@@ -1,0 +1,202 @@
+/**
+ * The key-value side of a replica: keeps its content in step with the store, and serves it in whatever role the replica
+ * has.
+ *
+ * Guarantees: nothing is served before the content was read whole; what the core takes back is served no more.
+ */
+import { BLOCK_BYTES } from '../base/units.ts';
+import { HoldfastError } from '../base/errors.ts';
+import { BackupKv } from '../kv/backup-kv.ts';
+import { type BlockChange, type BlockReader, KvContent } from '../kv/content.ts';
+import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
+import { PrimaryKv } from '../kv/primary-kv.ts';
+import type { BackupVolume } from '../replication/backup-volume.ts';
+import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import type { LogRecord } from '../replication/store.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
+import type { BlockStore } from '../storage/block-store.ts';
+import { RECORD_KINDS, isLocal } from '../storage/record.ts';
+import { VolumeKvLog } from './kv-log.ts';
+import { KvServed } from './kv-served.ts';
+
+export const KV_LIMITS: KvLimits = { maxKeyBytes: 4096, maxValueBytes: 196_608, maxTransactionBytes: 229_376 };
+
+export interface KvHost {
+  readonly store: BlockStore;
+  readonly arena: Arena;
+  /** Whether the replica follows a primary now. */
+  follows(): boolean;
+  serve(served: KvServed, primary: boolean): void;
+  unserve(served: KvServed, primary: boolean): void;
+  log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
+}
+
+export class HostedKv {
+  private readonly host: KvHost;
+  private readonly content: KvContent;
+  /** Records of groups that open an epoch. */
+  private readonly opening: WeakSet<LogRecord> = new WeakSet();
+  private building = false;
+  private retryAtMs = 0;
+  private primaryVolume: PrimaryVolume | null = null;
+  private backupVolume: BackupVolume | null = null;
+  private primary: PrimaryKv | null = null;
+  private served: { served: KvServed; primary: boolean } | null = null;
+  private closed = false;
+  /** How long the last build took. */
+  loadMs = 0;
+
+  constructor(host: KvHost) {
+    this.host = host;
+    const { store } = host;
+    this.content = new KvContent(store.blocks);
+    store.observe({
+      appended: (record, opening) => this.appended(record, opening),
+      applied: (record, effect) => this.applied(record, effect),
+    });
+    if (store.replica.state !== 'syncing') void this.build();
+  }
+
+  /** What is served here; null: nothing. */
+  get current(): KvVolume | null {
+    return this.served?.served.kv ?? null;
+  }
+
+  private appended(record: LogRecord, opening: boolean): void {
+    if (isLocal(record.kind)) return;
+    // At a primary the group that opens an epoch says what is there already; at a backup it may take batches apart.
+    if (opening) {
+      this.opening.add(record);
+      if (this.host.follows()) this.content.invalidate();
+      return;
+    }
+    this.content.appended(record, changeOf(record));
+  }
+
+  private applied(record: LogRecord, effect: boolean): void {
+    const { kind } = record;
+    if (kind === RECORD_KINDS.COPY || kind === RECORD_KINDS.COPY_ZERO) return this.content.invalidate();
+    if (isLocal(kind) || this.opening.has(record)) return;
+    this.content.applied(record, changeOf(record), effect);
+  }
+
+  // --- roles ------------------------------------------------------------------------------------------------------------
+
+  setPrimary(volume: PrimaryVolume | null): void {
+    if (this.primaryVolume !== null) this.end();
+    this.primaryVolume = volume;
+    this.goOn();
+  }
+
+  setBackup(volume: BackupVolume | null): void {
+    if (this.backupVolume !== null) this.end();
+    this.backupVolume = volume;
+    this.goOn();
+  }
+
+  private end(): void {
+    const { served, primary } = this;
+    this.served = null;
+    this.primary = null;
+    if (served !== null) this.host.unserve(served.served, served.primary);
+    // Whoever waits may ask the successor.
+    primary?.end(
+      new HoldfastError('NOT_PRIMARY', {
+        operation: 'serve',
+        volume: this.host.store.name,
+        detail: 'this node is primary no more',
+      }),
+    );
+  }
+
+  /** Serves if there is a role to serve in and the content is whole; else sees to that. */
+  private goOn(): void {
+    if (this.closed || this.served !== null) return;
+    const { primaryVolume, backupVolume, content } = this;
+    const { store, arena } = this.host;
+    if (primaryVolume === null && (backupVolume === null || store.replica.state === 'syncing')) return;
+    if (!content.valid) return void this.build();
+    const vouches = (_session: bigint, since: number): boolean => since >= content.index.answers.forgotten;
+    if (primaryVolume !== null) {
+      this.primary = new PrimaryKv(new VolumeKvLog(primaryVolume, arena), content, KV_LIMITS, () => this.describe());
+      this.served = { served: new KvServed(this.primary, primaryVolume, arena, vouches), primary: true };
+    } else {
+      const kv = new BackupKv(backupVolume!, content, KV_LIMITS, () => this.describe());
+      this.served = { served: new KvServed(kv, backupVolume!, arena, vouches), primary: false };
+    }
+    this.host.serve(this.served.served, this.served.primary);
+  }
+
+  private describe(): Pick<KvInfo, 'volume' | 'role' | 'state' | 'epoch' | 'sizeBytes'> {
+    const { name, replica, epoch, sizeBytes } = this.host.store;
+    const role = this.primaryVolume === null ? 'backup' : 'primary';
+    return { volume: name, role, state: replica.state, epoch, sizeBytes };
+  }
+
+  private async build(): Promise<void> {
+    if (this.building || this.closed) return;
+    this.building = true;
+    const startMs = performance.now();
+    try {
+      const built = await this.content.build(this.reader());
+      this.loadMs = performance.now() - startMs;
+      const { keys, version } = this.content.index;
+      const ms = Math.round(this.loadMs);
+      if (built) this.host.log('info', 'the keys are read', { keys, version, ms });
+    } catch (error) {
+      this.content.invalidate();
+      this.retryAtMs = performance.now() + 1000;
+      const reason = error instanceof Error ? error.message : String(error);
+      if (!this.closed) this.host.log('error', 'the keys cannot be read', { reason });
+    }
+    this.building = false;
+    if (performance.now() >= this.retryAtMs) this.goOn();
+  }
+
+  private reader(): BlockReader {
+    const { store, arena } = this.host;
+    const withSlot = (count: number, use: (slot: Slot) => void): void => {
+      const slot = arena.take(count);
+      if (slot !== null) use(slot);
+      else arena.whenFree(count, () => withSlot(count, use));
+    };
+    return {
+      blocks: store.blocks,
+      holesEnd: (block, limit) => (store.isHole(block) ? store.runEnd(block, limit) : block),
+      read: (first, count, done) => {
+        withSlot(count, (slot) => {
+          if (this.closed) {
+            arena.release(slot);
+            return done(new HoldfastError('SHUTTING_DOWN', { operation: 'read keys' }), new Uint8Array(0));
+          }
+          store.readBlocks(first, count, slot, (error) => {
+            try {
+              done(error, slot.payload.subarray(0, count * BLOCK_BYTES));
+            } finally {
+              arena.release(slot);
+            }
+          });
+        });
+      },
+    };
+  }
+
+  // --- time -------------------------------------------------------------------------------------------------------------
+
+  /** Every 20 ms or so. */
+  tick(): void {
+    this.primary?.tick();
+    if (this.served !== null && !this.content.valid) this.end();
+    if (this.served === null && !this.building && performance.now() >= this.retryAtMs) this.goOn();
+  }
+
+  close(): void {
+    this.end();
+    this.closed = true;
+  }
+}
+
+function changeOf({ kind, firstBlock, blockCount, slot }: LogRecord): BlockChange {
+  const bytes = kind === RECORD_KINDS.ZERO ? null : slot.payload.subarray(0, blockCount * BLOCK_BYTES);
+  return { first: firstBlock, blocks: blockCount, bytes };
+}
