@@ -12,9 +12,10 @@ const ARROWS: Record<string, readonly string[]> = {
   replication: ['base'],
   nbd: ['base'],
   kv: ['base'],
+  resp: ['base', 'kv'],
   client: ['base', 'protocol'],
   coordination: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv'],
-  node: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'coordination', 'native-free'],
+  node: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'resp', 'coordination', 'native-free'],
   gateway: ['base', 'protocol', 'nbd', 'client', 'node', 'replication'],
   dashboard: [],
   // Load generators and yardsticks: they look at the rooms from outside, and `holdfast bench` runs them.
@@ -26,6 +27,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'replication',
     'nbd',
     'kv',
+    'resp',
     'coordination',
     'node',
     'client',
@@ -53,7 +55,7 @@ const EXCEPTIONS: ReadonlyArray<{ from: string; file: string; types: boolean }> 
   { from: 'replication', file: 'src/storage/record.ts', types: false },
 ];
 
-const PURE_ROOMS = ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv'];
+const PURE_ROOMS = ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'resp'];
 /** The edge of the storage: files, workers, the folder. All else in there runs against a simulated disk. */
 export const STORAGE_IO_FILES = [
   'src/storage/inline-reads.ts',

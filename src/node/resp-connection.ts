@@ -1,0 +1,103 @@
+/**
+ * One RESP client on a node: the session of `src/resp` on a socket.
+ *
+ * Guarantees: a client that does not read its replies has no further commands begun, and in the end no connection;
+ * neither has one that leaves a request unfinished, or does not say who it is.
+ */
+import type { Socket } from 'node:net';
+import { RespSession } from '../resp/session.ts';
+import type { RespNode } from '../resp/client-state.ts';
+
+/** Bytes that the socket has not taken: above, nothing is begun; below the second, it goes on. */
+const HOLD_AT_BYTES = 4 * 1024 * 1024;
+const GO_ON_AT_BYTES = 1024 * 1024;
+
+export interface RespHost {
+  readonly node: RespNode;
+  /** How long a client may take for its password. */
+  readonly handshakeMs: number;
+  /** How long a client may leave a request half sent, or its replies unread. */
+  readonly stallMs: number;
+  log(level: 'info' | 'warn', message: string, fields: object): void;
+  respClosed(connection: RespConnection): void;
+}
+
+export class RespConnection {
+  readonly session: RespSession;
+  private readonly socket: Socket;
+  private readonly host: RespHost;
+  private readonly openedAtMs = performance.now();
+  private lastProgressMs = performance.now();
+  private held = false;
+  private ended = false;
+
+  constructor(socket: Socket, host: RespHost, id: number) {
+    this.socket = socket;
+    this.host = host;
+    const peer = `${socket.remoteAddress ?? 'unix'}:${socket.remotePort ?? 0}`;
+    const local = `${socket.localAddress ?? 'unix'}:${socket.localPort ?? 0}`;
+    this.session = new RespSession(
+      host.node,
+      {
+        write: (bytes) => this.write(bytes),
+        close: () => socket.destroySoon(),
+        pause: (paused) => void (paused ? socket.pause() : socket.resume()),
+      },
+      { id, peer, local },
+    );
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => {
+      this.lastProgressMs = performance.now();
+      this.session.receive(chunk);
+    });
+    // The client sends no more. What it sent is answered: `echo PING | nc`.
+    socket.on('end', () => this.session.finishInput());
+    socket.on('error', () => this.end());
+    socket.on('close', () => this.end());
+    socket.resume();
+  }
+
+  private write(bytes: Buffer): void {
+    // What the kernel took at once is progress too.
+    this.socket.write(bytes, () => this.wrote());
+    if (this.held || this.socket.writableLength < HOLD_AT_BYTES) return;
+    this.held = true;
+    this.session.hold(true);
+  }
+
+  private wrote(): void {
+    this.lastProgressMs = performance.now();
+    if (!this.held || this.ended || this.socket.writableLength > GO_ON_AT_BYTES) return;
+    this.held = false;
+    this.session.hold(false);
+  }
+
+  /** Called about once a second: ends a connection that does not get on. */
+  checkDeadlines(nowMs: number): void {
+    const { session, socket } = this;
+    const strange = !session.client.authenticated && nowMs - this.openedAtMs > this.host.handshakeMs;
+    const owing = socket.writableLength > 0 || (session.unfinished && !session.isPaused && session.underWay === 0);
+    const stalled = owing && nowMs - this.lastProgressMs > this.host.stallMs;
+    if (!strange && !stalled) return;
+    const reason = strange ? 'no password' : 'stalled';
+    this.host.log('warn', 'closing a RESP connection', { peer: session.client.peer, reason });
+    this.destroy();
+  }
+
+  /** For good: what was begun is answered still, then the connection is closed. */
+  leave(): void {
+    this.session.leave();
+  }
+
+  destroy(): void {
+    this.socket.destroy();
+    this.end();
+  }
+
+  private end(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.session.end();
+    this.host.respClosed(this);
+  }
+}
