@@ -9,7 +9,7 @@
 import type { HoldfastError } from '../base/errors.ts';
 import { ANSWER, MAX_BATCH_BLOCKS, decodeHeader, eachItem, keyAt } from './batch.ts';
 import { History } from './history.ts';
-import { KvIndex } from './index-of-keys.ts';
+import { type Change, KvIndex } from './index-of-keys.ts';
 import type { Key } from './operations.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 
@@ -50,7 +50,12 @@ export class KvContent {
 
   /** @param volumeBlocks what the volume has */
   constructor(volumeBlocks: number) {
-    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.history.add(changes) });
+    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.changed(changes) });
+  }
+
+  private changed(changes: Change[]): void {
+    // What a build finds comes in no order; it is not news.
+    if (this.state === 'valid') this.history.add(changes);
   }
 
   get valid(): boolean {
@@ -119,6 +124,7 @@ export class KvContent {
     this.invalidate();
     this.state = 'building';
     const build = ++this.builds;
+    this.index.loading = true;
     const touched = new Set<number>();
     this.touched = touched;
     const known = (block: number): boolean => touched.has(block);
@@ -140,6 +146,7 @@ export class KvContent {
     await new Promise<void>((resolve) => this.whenApplied(null, resolve));
     if (this.builds !== build) return false;
     this.touched = null;
+    this.index.loaded();
     this.history.clear(this.index.version);
     this.state = 'valid';
     return true;

@@ -60,6 +60,8 @@ export class KvIndex {
   readonly expiring: Map<Key, Cell> = new Map();
   private readonly cells: Map<Key, Cell> = new Map();
   private readonly events: IndexEvents;
+  /** Batches come in no order: sessions are not forgotten meanwhile. */
+  loading = false;
   private present = 0;
   private newest = 0;
   /** Blocks of all batches. */
@@ -143,7 +145,8 @@ export class KvIndex {
       if (kind === ANSWER) {
         const freed = this.answers.add(answerAt(run.bytes, at), run, end - at);
         this.count(run, end - at);
-        for (const { run: of, sizeBytes } of freed) this.count(of, -sizeBytes);
+        this.uncount(freed);
+        if (!this.loading) this.uncount(this.answers.forgetOldest());
         return;
       }
       const key = keyAt(run.bytes, at);
@@ -153,6 +156,17 @@ export class KvIndex {
       changes?.push({ version, key, value: deleted ? null : valueAt(run.bytes, at), expiresAtMs });
     });
     if (changes !== null && changes.length > 0) this.events.changed!(changes);
+  }
+
+  private uncount(freed: ReadonlyArray<{ run: Run; sizeBytes: number }>): void {
+    for (const { run, sizeBytes } of freed) this.count(run, -sizeBytes);
+  }
+
+  /** All batches are known. */
+  loaded(): void {
+    this.loading = false;
+    this.answers.sort();
+    this.uncount(this.answers.forgetOldest());
   }
 
   private add(cell: Cell): void {

@@ -226,6 +226,8 @@ export class PrimaryKv implements KvVolume {
     if (id !== null) items.push(this.answerOf(id, result));
     let bytes = 0;
     for (const item of items) bytes += itemBytes(item);
+    const large = tooLarge(bytes + BATCH_HEADER_BYTES);
+    if (large !== null) return queueMicrotask(() => done(large, null));
     const full = this.noSpace(
       bytes,
       [...outcome.changes.values()].every((present) => present === null),
@@ -461,6 +463,12 @@ export class PrimaryKv implements KvVolume {
 function itemOf(key: Key, present: Present | null, version: number): NewItem {
   if (present === null) return { kind: DELETE, key, version, expiresAtMs: 0, value: EMPTY };
   return { kind: PUT, key, version, expiresAtMs: present.expiresAtMs, value: present.value };
+}
+
+function tooLarge(bytes: number): HoldfastError | null {
+  if (bytes <= MAX_BATCH_BYTES) return null;
+  const detail = `with its headers and its answer it takes ${bytes} bytes, the limit is ${MAX_BATCH_BYTES}`;
+  return new HoldfastError('TOO_LARGE', { operation: 'execute', detail, remedy: 'make it of fewer steps' });
 }
 
 /** Nobody can ask again what became of it. */

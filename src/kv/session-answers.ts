@@ -31,7 +31,7 @@ export class SessionAnswers {
   /** A session whose last change was at or before this version may have been forgotten. */
   forgotten = 0;
 
-  /** @returns what counts no longer, because the session said that it has it, or because it is forgotten */
+  /** @returns what counts no longer: the session said that it has it, or it is there once more */
   add(answer: NewAnswer, run: Run, sizeBytes: number): Kept[] {
     const freed: Kept[] = [];
     const session = this.sessions.get(answer.session) ?? { floor: 0, version: 0, answers: new Map<number, Kept>() };
@@ -48,7 +48,20 @@ export class SessionAnswers {
       session.answers.delete(request);
       freed.push(kept);
     }
-    if (this.sessions.size > MAX_SESSIONS) {
+    return freed;
+  }
+
+  /** Puts the sessions into the order in which they last did something. */
+  sort(): void {
+    const sorted = [...this.sessions].sort(([, a], [, b]) => a.version - b.version);
+    this.sessions.clear();
+    for (const [id, session] of sorted) this.sessions.set(id, session);
+  }
+
+  /** Keeps to the limit. @returns what counts no longer */
+  forgetOldest(): Kept[] {
+    const freed: Kept[] = [];
+    while (this.sessions.size > MAX_SESSIONS) {
       const [id, oldest] = this.sessions.entries().next().value!;
       this.sessions.delete(id);
       this.forgotten = Math.max(this.forgotten, oldest.version);
