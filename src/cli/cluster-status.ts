@@ -29,6 +29,10 @@ export interface MemberView {
   node: string;
   role: 'primary' | 'backup' | 'none';
   state: 'in-sync' | 'syncing' | 'stale' | 'damaged' | 'poisoned' | 'absent' | 'unreachable';
+  /** Of a key-value volume, in RecoverKV's words: answers GETs; takes PUTs and answers none; neither. Null: a disk. */
+  mode: 'ALIVE' | 'ZOMBIE' | 'DEAD' | null;
+  /** Of a key-value volume. */
+  keys: number | null;
   last: string | null;
   /** What the primary knows to be different there. */
   dirtyBytes: number | null;
@@ -116,19 +120,27 @@ function volumeView(register: Register, asked: readonly Asked[]): VolumeView {
     return status === null ? undefined : (status.replicas.find((one) => one.volumeId === volumeId) ?? null);
   };
   const serving = replicaOn(primary)?.serving === true;
+  const isKv = asked.some(({ status }) => status?.replicas.some((one) => one.volumeId === volumeId && one.kv !== null));
   const peers = serving ? replicaOn(primary)!.peers : [];
   const members = register.members.map(({ node, diskId }): MemberView => {
     const replica = replicaOn(node);
     const peer = peers.find((one) => one.node === node);
-    const known = { node, dirtyBytes: peer?.dirtyBytes ?? null, sync: peer?.sync ?? null };
-    if (replica === undefined) return { ...known, role: 'none', state: 'unreachable', last: null, waits: null };
+    const known = {
+      node,
+      dirtyBytes: peer?.dirtyBytes ?? null,
+      sync: peer?.sync ?? null,
+      keys: replica?.kv?.keys ?? null,
+    };
+    const dead = isKv ? ('DEAD' as const) : null;
+    if (replica === undefined)
+      return { ...known, role: 'none', state: 'unreachable', mode: dead, last: null, waits: null };
     if (replica === null || replica.diskId !== diskId) {
       const waits = replica === null ? 'the node does not host it' : `it is another disk, ${replica.diskId}`;
-      return { ...known, role: 'none', state: 'absent', last: null, waits };
+      return { ...known, role: 'none', state: 'absent', mode: dead, last: null, waits };
     }
     const role = node === primary && serving ? 'primary' : replica.role === 'following' ? 'backup' : 'none';
     const state = stateOf(replica, inSync.includes(node), known.sync !== null);
-    return { ...known, role, state, last: replica.last, waits: replica.waits };
+    return { ...known, role, state, mode: modeOf(replica, state), last: replica.last, waits: replica.waits };
   });
   const behind = members.filter(({ state }) => state !== 'in-sync');
   const why = !serving
@@ -142,6 +154,12 @@ function volumeView(register: Register, asked: readonly Asked[]): VolumeView {
         : 'all replicas are in sync';
   const verdict = !serving ? 'unavailable' : behind.length > 0 || members.length === 1 ? 'degraded' : 'safe';
   return { volume, volumeId, sizeBytes, epoch, primary, verdict, why, members };
+}
+
+function modeOf({ kv }: ReplicaStatus, state: MemberView['state']): MemberView['mode'] {
+  if (kv === null) return null;
+  if (state === 'in-sync') return kv.answers ? 'ALIVE' : 'ZOMBIE';
+  return state === 'syncing' ? 'ZOMBIE' : 'DEAD';
 }
 
 function stateOf(replica: ReplicaStatus, inSync: boolean, isSyncing: boolean): MemberView['state'] {

@@ -25,6 +25,7 @@ export interface NodeFlags extends NbdTlsFlags {
   listen: string;
   peerListen: string;
   nbd?: string;
+  whenIsolated: string;
   advertise?: string;
   registerMs: string;
   heartbeatMs: string;
@@ -42,6 +43,16 @@ function millisecondsOf(name: string, text: string): number {
   throw new HoldfastError('INVALID_ARGUMENT', {
     operation: `parse ${name}`,
     detail: `"${text}" is not a number of milliseconds from 10 to 60000`,
+  });
+}
+
+/** @throws HoldfastError INVALID_ARGUMENT */
+function whenIsolatedOf({ whenIsolated }: NodeFlags): 'consistent' | 'available' {
+  if (whenIsolated === 'consistent' || whenIsolated === 'available') return whenIsolated;
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation: 'parse --when-isolated',
+    detail: `"${whenIsolated}"`,
+    remedy: 'write consistent, or available',
   });
 }
 
@@ -72,6 +83,7 @@ async function node(flags: NodeFlags): Promise<void> {
     peerListen: flags.peerListen,
     nbd: flags.nbd,
     nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
+    whenIsolated: whenIsolatedOf(flags),
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
     syncRates: { ...DEFAULT_SYNC_RATES, most },
@@ -87,14 +99,15 @@ async function node(flags: NodeFlags): Promise<void> {
     },
   });
   progress.stop();
-  const { clientAddress, address, nbdUri, hosted, unopened } = running;
+  const { clientAddress, address, nbdUri, kvAddress, hosted, unopened } = running;
   const volumes = [...hosted.values()].map(({ name }) => name);
   if (flags.json) {
-    const nbd = nbdUri === null ? {} : { nbd: nbdUri };
-    const about = { node: flags.name, listen: clientAddress, peerListen: address, ...nbd };
+    const ports = { ...(nbdUri !== null && { nbd: nbdUri }), ...(kvAddress !== null && { kv: kvAddress }) };
+    const about = { node: flags.name, listen: clientAddress, peerListen: address, ...ports };
     printJson({ event: 'listening', ...about, volumes, unopened, pid: process.pid });
   } else {
     process.stdout.write(`node ${flags.name}: clients on ${clientAddress}, nodes on ${address}\n`);
+    if (kvAddress !== null) process.stdout.write(`  clients of Redis on ${kvAddress}\n`);
     process.stdout.write(`  volumes: ${volumes.join(', ') || 'none yet'}\n`);
     for (const { dir, reason } of unopened) process.stdout.write(`  NOT HOSTED: ${dir}: ${reason}\n`);
   }
@@ -124,6 +137,11 @@ export function addNodeCommand(
       .option('--advertise <host>', 'name or address of this machine, told to others instead of the listening one')
       .option('--nbd <host:port>', 'export the volumes over NBD too; or unix:PATH'),
   )
+    .option(
+      '--when-isolated <choice>',
+      'of key-value volumes: consistent, or available: answer GETs, marked as stale, when no other replica is reached',
+      'consistent',
+    )
     .option('--sync-rate <size>', 'bytes per second of a reintegration, at most; default: as fast as it goes')
     .option('--heartbeat-ms <ms>', 'how often a primary is heard of', String(DEFAULT_TIMES.heartbeatMs))
     .option(

@@ -35,7 +35,8 @@ function show({ answer, nodes, volumes }: ClusterView): void {
       `\n${volume}  ${formatBytes(sizeBytes)}, epoch ${epoch}, primary ${primary || '(none)'}: ${why}\n`,
     );
     for (const member of members) {
-      const { node, role, state, last } = member;
+      const { node, role, last, mode } = member;
+      const state = mode === null ? member.state : `${member.state}, ${mode}`;
       const line = `  ${node.padEnd(12)} ${role.padEnd(8)} ${state.padEnd(12)} log ${(last ?? '?').padEnd(12)}`;
       process.stdout.write(`${line} ${detailOf(member)}`.trimEnd() + '\n');
     }

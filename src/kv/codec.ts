@@ -228,9 +228,9 @@ function takeEntry(r: Reader): Entry | null {
 }
 
 /** Of get, scan and watch; `next`: of a scan, `version`: of a watch. */
-function encodeEntries(entries: ReadonlyArray<Entry | null>, next: Key | null, version: number): Buffer {
+function encodeEntries(entries: ReadonlyArray<Entry | null>, next: Key | null, version: number, stale = false): Buffer {
   const w = new Writer();
-  w.u8(next === null ? 0 : 1);
+  w.u8((next === null ? 0 : 1) | (stale ? 2 : 0));
   w.key(next ?? '');
   w.number(version);
   w.u32(entries.length);
@@ -240,15 +240,19 @@ function encodeEntries(entries: ReadonlyArray<Entry | null>, next: Key | null, v
 
 function decodeEntries(bytes: Uint8Array): { entries: Array<Entry | null>; next: Key | null; version: number } {
   const r = new Reader(bytes);
-  const [hasNext, next, version] = [r.u8() === 1, r.key(), r.number()];
+  const [hasNext, next, version] = [(r.u8() & 1) !== 0, r.key(), r.number()];
   const entries = list(r, 1, () => takeEntry(r));
   r.end();
   return { entries, next: hasNext ? next : null, version };
 }
 
-export const encodeFound = (entries: ReadonlyArray<Entry | null>): Buffer => encodeEntries(entries, null, 0);
+export const encodeFound = (entries: ReadonlyArray<Entry | null>, stale?: boolean): Buffer =>
+  encodeEntries(entries, null, 0, stale);
 export const decodeFound = (bytes: Uint8Array): Array<Entry | null> => decodeEntries(bytes).entries;
-export const encodePage = ({ entries, next }: ScanPage): Buffer => encodeEntries(entries, next, 0);
+export const encodePage = ({ entries, next }: ScanPage, stale?: boolean): Buffer =>
+  encodeEntries(entries, next, 0, stale);
+/** Of the reply to get and scan: nobody vouches for it. */
+export const isStale = (bytes: Uint8Array): boolean => (bytes[0]! & 2) !== 0;
 export const encodeChanges = ({ changes, version }: WatchPage): Buffer => encodeEntries(changes, null, version);
 
 export function decodePage(bytes: Uint8Array): ScanPage {

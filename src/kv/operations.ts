@@ -143,7 +143,8 @@ export interface WatchPage {
   version: number;
 }
 
-export type KvDone<T> = (error: HoldfastError | null, result: T | null) => void;
+/** `stale`: nobody vouches for it; only of reads, and only where that was chosen. */
+export type KvDone<T> = (error: HoldfastError | null, result: T | null, stale?: boolean) => void;
 
 /**
  * A key-value volume as this node serves it. All reads are linearizable.

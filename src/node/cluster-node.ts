@@ -25,7 +25,10 @@ import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
 import type { NbdTls } from './nbd-tls.ts';
 import { type NodeFolder, openNodeFolder } from './node-folder.ts';
+import { type Forwarded, NodeKv } from './node-kv.ts';
+import { RespServer } from './resp-server.ts';
 import { type PeerLimits, PeerNetwork } from './peer-server.ts';
+import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server } from './server.ts';
 
@@ -38,6 +41,8 @@ const FIRST_ANNOUNCE_MS = 1000;
 const RESIGN_MS = 2000;
 /** One volume's last words to the others, when the node itself goes on. */
 const LAST_WORDS_MS = 200;
+/** Commands of Redis clients that were begun may be answered so long. */
+const RESP_DRAIN_MS = 500;
 const UNREACHED_LOG_MS = 60_000;
 export const MAX_VOLUMES = 256;
 
@@ -48,6 +53,8 @@ export interface ClusterNodeOptions {
   peerListen: string;
   nbd?: string | undefined;
   nbdTls?: NbdTls | null | undefined;
+  /** A port for clients of Redis. */
+  kv?: KvPortOptions | undefined;
   /** Host to tell others instead of the one that is listened on. */
   advertise?: string | undefined;
   /** With a short deadline, for the registers. */
@@ -57,12 +64,23 @@ export interface ClusterNodeOptions {
   /** Of heartbeats, promises and suspicion; those that are not given as by default. */
   times?: Partial<Times>;
   syncRates?: SyncRates;
+  /** Default: `consistent`. */
+  whenIsolated?: 'consistent' | 'available';
   /** Takes faults on request; default: none. */
   faults?: Faults | undefined;
   log: Log;
   progress?: (bytes: number) => void;
   /** A worker is lost: the process is to end. */
   onFatal: (error: HoldfastError) => void;
+}
+
+export interface KvPortOptions {
+  listen: string;
+  /** Name of the volume behind it; empty: the only key-value volume here. */
+  volume: string;
+  password: string | null;
+  /** Asks the other nodes. */
+  forwarded: Forwarded;
 }
 
 /** A folder that is no replica here, and why. */
@@ -85,12 +103,15 @@ export class ClusterNode implements Host {
   readonly folder: NodeFolder;
   readonly times: Times;
   readonly syncRates: SyncRates;
+  readonly whenIsolated: 'consistent' | 'available';
   /** In force, as others are told. */
   address = '';
   clientAddress = '';
   nbdUri: string | null = null;
+  kvAddress: string | null = null;
   private readonly options: ClusterNodeOptions;
   private readonly nbd: NbdServer | null;
+  private readonly resp: RespServer | null;
   private readonly devices: Map<PrimaryVolume, NbdDevice> = new Map();
   private directory: SeenNode[] = [];
   /** When it was last told that a node is not reached for a volume. */
@@ -109,6 +130,7 @@ export class ClusterNode implements Host {
     this.times = { ...DEFAULT_TIMES, ...options.times };
     checkTimes(this.times);
     this.syncRates = options.syncRates ?? DEFAULT_SYNC_RATES;
+    this.whenIsolated = options.whenIsolated ?? 'consistent';
     this.node = options.name;
     this.quick = options.quick;
     this.patient = options.patient;
@@ -131,6 +153,7 @@ export class ClusterNode implements Host {
       options.nbd === undefined
         ? null
         : new NbdServer({ limits, log: options.log, tls: options.nbdTls, devices: () => [...this.devices.values()] });
+    this.resp = options.kv === undefined ? null : this.respServer(options.kv);
     const { node, bootId } = this;
     const log = (message: string, fields: object): void => this.logPeers(message, fields);
     this.network = new PeerNetwork({
@@ -160,6 +183,7 @@ export class ClusterNode implements Host {
     this.clientAddress = this.told(await this.server.listen(options.listen));
     this.address = this.told(await this.network.listen(options.peerListen));
     if (this.nbd !== null) this.nbdUri = await this.nbd.listen(options.nbd!);
+    if (this.resp !== null) this.kvAddress = await this.resp.listen(options.kv!.listen);
     for (const dir of folder.volumes) await this.open(dir).catch(() => {});
     this.opening = false;
     // Late as the timer may be: what has arrived meanwhile is looked at first.
@@ -192,10 +216,27 @@ export class ClusterNode implements Host {
     });
   }
 
+  private respServer({ volume: name, password, forwarded }: KvPortOptions): RespServer {
+    const hosted = (): HostedVolume | null => {
+      if (name !== '') return this.byName(name);
+      const all = [...this.hosted.values()].filter(({ kv }) => kv !== null);
+      return all.length === 1 ? all[0]! : null;
+    };
+    const volume = new NodeKv({ volume: name, local: () => hosted()?.kv?.current ?? null, forwarded });
+    return new RespServer({
+      volume: () => volume,
+      version: PACKAGE_VERSION,
+      password,
+      log: this.options.log,
+      replicas: () => Math.max(0, (hosted()?.register.known?.inSync.length ?? 1) - 1),
+    });
+  }
+
   private fatal(error: HoldfastError): void {
     // Whoever waits for an answer must not get one from what is left in a queue.
     this.server.destroy();
     this.nbd?.destroy();
+    this.resp?.destroy();
     this.options.onFatal(error);
   }
 
@@ -409,7 +450,8 @@ export class ClusterNode implements Host {
     for (const timer of this.timers) clearInterval(timer);
     // Whoever waits for a last word is not to wait for what a cut holds.
     this.faults?.heal();
-    await Promise.all([this.server.close(), this.nbd?.close()]);
+    await this.resp?.drain(RESP_DRAIN_MS);
+    await Promise.all([this.server.close(), this.nbd?.close(), this.resp?.close()]);
     // Last words leave before the streams end.
     await this.network.close();
     for (const volume of volumes) {

@@ -8,20 +8,42 @@ import { BLOCK_BYTES } from '../base/units.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { BackupKv } from '../kv/backup-kv.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../kv/content.ts';
-import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
-import { PrimaryKv } from '../kv/primary-kv.ts';
+import type { KvLimits, KvVolume } from '../kv/operations.ts';
+import { type Describe, PrimaryKv } from '../kv/primary-kv.ts';
+import { StaleKv } from '../kv/stale-kv.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
+import type { VolumeInfo } from '../replication/served-volume.ts';
 import type { LogRecord } from '../replication/store.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, isLocal } from '../storage/record.ts';
+import { AvailableKv } from './available-kv.ts';
 import { VolumeKvLog } from './kv-log.ts';
 import { KvServed } from './kv-served.ts';
 
 export const KV_LIMITS: KvLimits = { maxKeyBytes: 4096, maxValueBytes: 196_608, maxTransactionBytes: 229_376 };
 
+/** What `status` tells. */
+export interface KvStatus {
+  /** It answers GETs, as primary or under the primary's grants. */
+  answers: boolean;
+  keys: number;
+  version: number;
+  /** Of keys and values with their headers, and of what they take on disk. */
+  liveBytes: number;
+  usedBytes: number;
+  /** How long it took to read the keys when it last did. */
+  loadMs: number;
+}
+
+type About = ReturnType<Describe>;
+/** With `available`: what is not answered by then is answered with what is known here. */
+const PATIENCE_MS = 1000;
+
 export interface KvHost {
+  /** GETs are answered, marked as stale, when nobody vouches for an answer. */
+  readonly available: boolean;
   readonly store: BlockStore;
   readonly arena: Arena;
   /** Whether the replica follows a primary now. */
@@ -41,10 +63,16 @@ export class HostedKv {
   private primaryVolume: PrimaryVolume | null = null;
   private backupVolume: BackupVolume | null = null;
   private primary: PrimaryKv | null = null;
-  private served: { served: KvServed; primary: boolean } | null = null;
+  /** `linearizable`: what never answers with what is stale; null: there is nothing of the kind. */
+  private served: {
+    served: KvServed;
+    primary: boolean;
+    isolated: boolean;
+    linearizable: KvVolume | null;
+  } | null = null;
   private closed = false;
   /** How long the last build took. */
-  loadMs = 0;
+  private loadMs = 0;
 
   constructor(host: KvHost) {
     this.host = host;
@@ -57,9 +85,14 @@ export class HostedKv {
     if (store.replica.state !== 'syncing') void this.build();
   }
 
-  /** What is served here; null: nothing. */
+  /** What is served here, as primary or in sync with it; null: nothing. */
   get current(): KvVolume | null {
-    return this.served?.served.kv ?? null;
+    return this.served?.linearizable ?? null;
+  }
+
+  /** As primary. */
+  get serves(): boolean {
+    return this.served?.primary === true;
   }
 
   private appended(record: LogRecord, opening: boolean): void {
@@ -83,13 +116,13 @@ export class HostedKv {
   // --- roles ------------------------------------------------------------------------------------------------------------
 
   setPrimary(volume: PrimaryVolume | null): void {
-    if (this.primaryVolume !== null) this.end();
+    this.end();
     this.primaryVolume = volume;
     this.goOn();
   }
 
   setBackup(volume: BackupVolume | null): void {
-    if (this.backupVolume !== null) this.end();
+    this.end();
     this.backupVolume = volume;
     this.goOn();
   }
@@ -112,22 +145,35 @@ export class HostedKv {
   /** Serves if there is a role to serve in and the content is whole; else sees to that. */
   private goOn(): void {
     if (this.closed || this.served !== null) return;
-    const { primaryVolume, backupVolume, content } = this;
-    const { store, arena } = this.host;
-    if (primaryVolume === null && (backupVolume === null || store.replica.state === 'syncing')) return;
-    if (!content.valid) return void this.build();
-    const vouches = (_session: bigint, since: number): boolean => since >= content.index.answers.forgotten;
+    const { primaryVolume, backupVolume, content, isolated } = this;
+    const { store, arena, available } = this.host;
+    if (isolated && !available) return;
+    if (!content.valid) return store.replica.state === 'syncing' ? undefined : void this.build();
+    const describe = (): About => this.describe();
+    const stale = new StaleKv(content, KV_LIMITS, describe);
+    let linearizable: KvVolume | null = null;
     if (primaryVolume !== null) {
-      this.primary = new PrimaryKv(new VolumeKvLog(primaryVolume, arena), content, KV_LIMITS, () => this.describe());
-      this.served = { served: new KvServed(this.primary, primaryVolume, arena, vouches), primary: true };
-    } else {
-      const kv = new BackupKv(backupVolume!, content, KV_LIMITS, () => this.describe());
-      this.served = { served: new KvServed(kv, backupVolume!, arena, vouches), primary: false };
-    }
+      linearizable = this.primary = new PrimaryKv(new VolumeKvLog(primaryVolume, arena), content, KV_LIMITS, describe);
+    } else if (!isolated) linearizable = new BackupKv(backupVolume!, content, KV_LIMITS, describe);
+    const kv = !available
+      ? linearizable!
+      : linearizable === null
+        ? stale
+        : new AvailableKv(linearizable, stale, PATIENCE_MS);
+    const vouches = (_session: bigint, since: number): boolean => since >= content.index.answers.forgotten;
+    const under = { info: () => infoOf(store) };
+    const served = new KvServed(kv, under, arena, vouches);
+    this.served = { served, primary: primaryVolume !== null, isolated, linearizable };
     this.host.serve(this.served.served, this.served.primary);
   }
 
-  private describe(): Pick<KvInfo, 'volume' | 'role' | 'state' | 'epoch' | 'sizeBytes'> {
+  /** Neither primary nor in sync with one. */
+  private get isolated(): boolean {
+    if (this.primaryVolume !== null) return false;
+    return this.backupVolume === null || this.host.store.replica.state === 'syncing';
+  }
+
+  private describe(): About {
     const { name, replica, epoch, sizeBytes } = this.host.store;
     const role = this.primaryVolume === null ? 'backup' : 'primary';
     return { volume: name, role, state: replica.state, epoch, sizeBytes };
@@ -181,12 +227,18 @@ export class HostedKv {
     };
   }
 
+  status(): KvStatus {
+    const { keys, version, liveBytes, usedBlocks } = this.content.index;
+    const answers = this.current !== null && this.content.valid;
+    return { answers, keys, version, liveBytes, usedBytes: usedBlocks * BLOCK_BYTES, loadMs: Math.round(this.loadMs) };
+  }
+
   // --- time -------------------------------------------------------------------------------------------------------------
 
   /** Every 20 ms or so. */
   tick(): void {
     this.primary?.tick();
-    if (this.served !== null && !this.content.valid) this.end();
+    if (this.served !== null && (!this.content.valid || this.served.isolated !== this.isolated)) this.end();
     if (this.served === null && !this.building && performance.now() >= this.retryAtMs) this.goOn();
   }
 
@@ -194,6 +246,10 @@ export class HostedKv {
     this.end();
     this.closed = true;
   }
+}
+
+function infoOf({ name, volumeId, sizeBytes, epoch, committedPosition }: BlockStore): VolumeInfo {
+  return { name, volumeId, sizeBytes, readOnly: false, epoch, position: committedPosition };
 }
 
 function changeOf({ kind, firstBlock, blockCount, slot }: LogRecord): BlockChange {

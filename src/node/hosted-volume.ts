@@ -21,7 +21,7 @@ import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
-import { HostedKv } from './hosted-kv.ts';
+import { HostedKv, type KvStatus } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import type { Faults } from './faults.ts';
 import { LivingClock } from './living-clock.ts';
@@ -35,6 +35,8 @@ export interface Host {
   readonly network: PeerNetwork;
   readonly times: Times;
   readonly syncRates: SyncRates;
+  /** Whether key-value volumes answer GETs, marked as stale, when nobody vouches for the answer. */
+  readonly whenIsolated: 'consistent' | 'available';
   /** Calls with a short deadline, and calls with a longer one. */
   readonly quick: Coordinator;
   readonly patient: Coordinator;
@@ -91,6 +93,8 @@ export interface ReplicaStatus {
   members: string[];
   /** Why it does not get on; null: it does. */
   waits: string | null;
+  /** Of a key-value volume; null: it is a disk. */
+  kv: KvStatus | null;
   /** On the primary: the other members. */
   peers: Array<{ node: string; phase: string; acked: string; dirtyBytes: number | null; sync: SyncStatus | null }>;
 }
@@ -176,6 +180,7 @@ export class HostedVolume implements PeerVolume {
     return new HostedKv({
       store,
       arena: host.arena,
+      available: host.whenIsolated === 'available',
       follows: () => this.replica.role === 'following',
       serve: (served, primary) => host.serveKv(served, primary),
       unserve: (served, primary) => host.unserveKv(served, primary),
@@ -316,6 +321,11 @@ export class HostedVolume implements PeerVolume {
     return this.replica.role === 'primary';
   }
 
+  /** As primary; of a key-value volume once its keys are read. */
+  get serving(): boolean {
+    return this.kv === null ? this.served !== null : this.kv.serves;
+  }
+
   get volume(): PrimaryVolume | null {
     return this.served;
   }
@@ -331,7 +341,7 @@ export class HostedVolume implements PeerVolume {
       kind: store.kind,
       sizeBytes: store.sizeBytes,
       role: replica.role,
-      serving: this.served !== null,
+      serving: this.serving,
       state: store.replica.state,
       health: store.health,
       healthReason: store.healthReason,
@@ -346,6 +356,7 @@ export class HostedVolume implements PeerVolume {
       registerVersion: known?.version ?? null,
       members: this.members(),
       waits: this.waits(),
+      kv: this.kv?.status() ?? null,
       peers: this.peers(),
     };
   }

@@ -51,12 +51,12 @@ function ask(
   done: (error: HoldfastError | null, reply: Uint8Array | null) => void,
 ): void {
   const as =
-    <T>(encode: (result: T) => Uint8Array): KvDone<T> =>
-    (error, result) => {
+    <T>(encode: (result: T, stale?: boolean) => Uint8Array): KvDone<T> =>
+    (error, result, stale) => {
       if (error !== null) return done(error, null);
       let reply: Uint8Array;
       try {
-        reply = encode(result!);
+        reply = encode(result!, stale);
       } catch (cause) {
         return done(asHoldfastError(cause), null);
       }

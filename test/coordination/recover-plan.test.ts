@@ -27,6 +27,7 @@ const replica = (changes: Partial<ReplicaStatus>): ReplicaStatus => ({
   registerVersion: 7,
   members: ['a', 'b'],
   waits: null,
+  kv: null,
   peers: [],
   ...changes,
 });
