@@ -152,6 +152,7 @@ export class Client {
         call(volume!, node!, (failure, value) => {
           // The answer of a process that died, or serves no more, does not arrive.
           if (settled || node!.volume !== volume || this.volume !== volume) return;
+          if (failure !== null) this.cluster.met(node!, failure);
           if (failure !== null && (failure.retryable || failure.code === 'STALE_GENERATION')) return again();
           if (world.random.chance(habits.lossShare)) return again();
           settled = true;
@@ -310,7 +311,10 @@ export class Client {
       if (over || node.backup !== volume) return elsewhere();
       readFrom(volume, node, first, count, (error, values) => {
         if (over || node.backup !== volume) return;
-        if (error !== null) return elsewhere();
+        if (error !== null) {
+          this.cluster.met(node, error);
+          return elsewhere();
+        }
         over = true;
         this.saw(first * CELLS_PER_BLOCK, values!, called);
         this.next();

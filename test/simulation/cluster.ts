@@ -2,6 +2,7 @@
  * A whole cluster in one process, under a seed: replicas on simulated disks, streams that delay and break, a register
  * whose answers come late or never, machines that crash, stop for a while and come back.
  */
+import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from '../../src/replication/rules.ts';
 import { Arena } from '../../src/storage/arena.ts';
@@ -97,6 +98,13 @@ export class Cluster {
   fail(reason: string): void {
     this.world.note(`WRONG: ${reason}`);
     this.wrong ??= reason;
+  }
+
+  /** A client got an error. A block that does not verify was spoiled by somebody, if it has not rotted. */
+  met(node: SimNode, { code, message }: HoldfastError): void {
+    if (code === 'CORRUPT_BLOCK' && this.nodes.every(({ rotten }) => rotten.size === 0)) {
+      this.fail(`${node.name} has spoiled a block: ${message}`);
+    }
   }
 
   /** A node that serves. */
