@@ -278,8 +278,9 @@ export class Follower {
     const durable = this.store.durablePosition;
     const upTo = comparePositions(this.committed, durable) < 0 ? this.committed : durable;
     if (comparePositions(upTo, this.store.committedPosition) > 0) this.store.commit(upTo);
+    const last = this.store.rules.commitFirst ? upTo : durable;
     let count = 0;
-    while (count < this.awaiting.length && comparePositions(this.awaiting[count]!.record, upTo) <= 0) count++;
+    while (count < this.awaiting.length && comparePositions(this.awaiting[count]!.record, last) <= 0) count++;
     for (const { operation } of this.awaiting.splice(0, count)) this.lock.unhold(operation);
   }
 

@@ -150,7 +150,7 @@ export class Primary {
     const { phase } = peer;
     if (phase === 'away') return;
     if (phase !== 'connecting') this.o.log('a replica is lost', { peer: peer.node, phase, reason });
-    peer.link?.close();
+    if (this.o.rules.fenceStreams) peer.link?.close();
     peer.link = null;
     peer.phase = 'away';
     peer.sync?.stop();
@@ -174,7 +174,8 @@ export class Primary {
 
   received(link: PeerLink, message: Upstream): void {
     const peer = this.peers.get(link.node);
-    if (this.stage === 'over' || peer === undefined || peer.link !== link) return;
+    if (this.stage === 'over' || peer === undefined) return;
+    if (peer.link !== link && this.o.rules.fenceStreams) return;
     peer.heardAtMs = this.o.now();
     switch (message.type) {
       case 'STATUS':

@@ -229,7 +229,7 @@ export class Replica {
       case 'BARRIER':
       case 'HANDOVER':
       case 'FINISH':
-        if (link === this.upstream || !this.rules.refuseOldEpoch) this.follower?.take(message);
+        if (link === this.upstream || !this.rules.fenceStreams) this.follower?.take(message);
         return;
       case 'RESIGNED':
         if (link === this.upstream && message.epoch === this.store.epoch) this.takeOver();
@@ -262,7 +262,7 @@ export class Replica {
     // Its epoch was looked at above.
     const strange = strangeness(this.store, message.registerId, message.registerVersion, Infinity);
     if (strange !== null && this.rules.refuseOldEpoch) return refuse(strange);
-    this.dropUpstream('another one came');
+    if (this.rules.fenceStreams) this.dropUpstream('another one came');
     this.primary?.end(`${link.node} is primary of epoch ${epoch}`);
     this.upstream = link;
     this.candidate.heard();
@@ -328,7 +328,7 @@ export class Replica {
     const link = this.upstream;
     const base: Position = this.store.lastPosition;
     this.ports.log('everything is here', { copiedBlocks: this.follower?.copiedBlocks });
-    this.store.peers.clearSuspect();
+    if (this.rules.voidAtFinish) this.store.peers.clearSuspect();
     void this.store.becomeSound({ state: 'in-sync', base }).then(
       () => {
         if (link === null || link !== this.upstream) return;

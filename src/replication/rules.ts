@@ -4,6 +4,7 @@
  */
 
 import { HoldfastError } from '../base/errors.ts';
+import type { StoreRules } from './store.ts';
 
 export interface Times {
   heartbeatMs: number;
@@ -41,7 +42,7 @@ export function checkTimes({ heartbeatMs, promiseMs, suspicionMs, gatherMs }: Ti
 /** Clocks run apart by at most 5 %: the right to read ends so much before the promise. */
 export const DRIFT = 0.95;
 
-export interface Rules {
+export interface Rules extends StoreRules {
   /** An acknowledgment waits until a member that failed is out of inSync. */
   casBeforeAck: boolean;
   /** Only a member of inSync becomes primary. */
@@ -84,6 +85,12 @@ export interface Rules {
   holdForConfig: boolean;
   /** What is suspect at a member is told to a new primary. */
   reportSuspects: boolean;
+  /** Of a peer's streams only the newest one counts: the others are closed, and what comes on them is dropped. */
+  fenceStreams: boolean;
+  /** Copies and records travel on one stream, in order. */
+  copiesInOrder: boolean;
+  /** Who is in sync again keeps nothing of what was suspect before. */
+  voidAtFinish: boolean;
 }
 
 export const ALL_RULES: Rules = {
@@ -108,4 +115,13 @@ export const ALL_RULES: Rules = {
   boundGrants: true,
   holdForConfig: true,
   reportSuspects: true,
+  fenceStreams: true,
+  copiesInOrder: true,
+  voidAtFinish: true,
+  wholeGroups: true,
+  replayWholeGroups: true,
+  suspectAtSettle: true,
+  suspectAtOpen: true,
+  journalFirst: true,
+  commitFirst: true,
 };

@@ -24,6 +24,22 @@ export interface LogRecord extends RecordFields {
   payloadCrc: number;
 }
 
+/** Rules that tests switch off to see that they would notice (see rules.ts); the product always runs with all of them. */
+export interface StoreRules {
+  /** The records that open an epoch are applied together with its EPOCH record, or not at all. */
+  wholeGroups: boolean;
+  /** ... by a recovery too. */
+  replayWholeGroups: boolean;
+  /** What is not known to be committed is suspect before the tail passes it (I8): at a change of role, */
+  suspectAtSettle: boolean;
+  /** ... and when a store is opened. */
+  suspectAtOpen: boolean;
+  /** `data` changes only by records that are durable in the journal (I9). */
+  journalFirst: boolean;
+  /** ... and known to be committed. */
+  commitFirst: boolean;
+}
+
 export interface StoreEvents {
   /** Everything up to this position is durable here. */
   durable(position: Position): void;

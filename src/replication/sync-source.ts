@@ -102,6 +102,8 @@ export class SyncSource {
   private lastReason = '';
   private over = false;
   private waiting = false;
+  /** Copies that a test lets the records overtake. */
+  private late: Array<() => void> = [];
   /** Blocks of the copies. */
   private readonly copying: Set<number> = new Set();
   private readonly dirtyAtStart: number;
@@ -131,6 +133,7 @@ export class SyncSource {
 
   stop(): void {
     this.over = true;
+    for (const go of this.late.splice(0)) go();
     this.copies.clear();
     this.copying.clear();
   }
@@ -251,10 +254,14 @@ export class SyncSource {
     const payload = hole ? null : slot.payload.subarray(0, count * BLOCK_BYTES);
     this.copiedBlocks += count;
     if (!this.o.rules.clearOnAck) for (let block = first; block < first + count; block++) this.bitmap.clear(block);
-    this.o.link.send({ type: 'COPY', id, firstBlock: first, blockCount: count, payload }, () => {
-      this.o.arena.release(slot);
-    });
-    this.o.reached('source:copy');
+    const go = (): void => {
+      this.o.link.send({ type: 'COPY', id, firstBlock: first, blockCount: count, payload }, () => {
+        this.o.arena.release(slot);
+      });
+      this.o.reached('source:copy');
+    };
+    if (this.o.rules.copiesInOrder) go();
+    else this.late.push(go);
   }
 
   acknowledged(id: number): void {
@@ -295,6 +302,7 @@ export class SyncSource {
 
   /** To be called every 20 ms or so. */
   tick(): void {
+    for (const go of this.late.splice(0)) go();
     this.pump();
   }
 

@@ -10,7 +10,7 @@ import { CRC_OF_ZEROS, ENTRY_ZERO } from '../base/checksum.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
-import type { ContentObserver, LogRecord, ReplicatedStore, StoreEvents } from '../replication/store.ts';
+import type { ContentObserver, LogRecord, ReplicatedStore, StoreEvents, StoreRules } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
 import { Checkpoints, type SuperblockChange } from './checkpoint.ts';
 import type { Files } from './files.ts';
@@ -41,6 +41,7 @@ export interface OpenedParts {
   committed: Position;
   durable: boolean;
   defer: (run: () => void) => void;
+  rules: StoreRules;
 }
 
 export class BlockStore implements ReplicatedStore {
@@ -53,6 +54,7 @@ export class BlockStore implements ReplicatedStore {
   private readonly meta: MetaPages;
   private readonly tables: StoreTables;
   private readonly journal: Journal;
+  readonly rules: StoreRules;
   /** fsync before acknowledgment, in this opening. */
   readonly durable: boolean;
   private events: StoreEvents = { durable: () => {}, room: () => {}, failed: () => {} };
@@ -89,6 +91,7 @@ export class BlockStore implements ReplicatedStore {
     this.layout = layout;
     this.meta = parts.meta;
     this.tables = parts.tables;
+    this.rules = parts.rules;
     this.sizeBytes = layout.sizeBytes;
     this.blocks = layout.blocks;
     this.volumeId = superblock.volumeId;
@@ -258,6 +261,14 @@ export class BlockStore implements ReplicatedStore {
     this.tables.noteAppended(record, record.slot.payload, this.committed);
     if (this.observer !== null && !isControl(record.kind)) this.observer.appended(record, !this.counts(record));
     this.journal.append(record);
+    if (!this.rules.journalFirst) this.writeBeside(record);
+  }
+
+  /** What a test sees go wrong: `data` changes while nobody knows whether the record will ever be in the journal. */
+  private writeBeside({ kind, slot, firstBlock, blockCount }: LogRecord): void {
+    if (!writesBlocks(kind)) return;
+    const bytes = slot.payload.slice(0, blockCount * BLOCK_BYTES);
+    this.files.write('data', bytes, firstBlock * BLOCK_BYTES, () => {});
   }
 
   private follows({ epoch, seq }: LogRecord): boolean {
@@ -290,7 +301,8 @@ export class BlockStore implements ReplicatedStore {
   // --- apply ----------------------------------------------------------------------------------------------------
 
   apply(record: LogRecord, done: (error: HoldfastError | null) => void): void {
-    assert(isLocal(record.kind) || comparePositions(record, this.mayApply) <= 0, 'only what is committed is applied');
+    const may = isLocal(record.kind) || comparePositions(record, this.mayApply) <= 0;
+    assert(may || !this.rules.commitFirst, 'only what is committed is applied');
     assert(this.batchOf.has(record), 'only what is durable is applied');
     if (!writesBlocks(record.kind) || !this.counts(record)) {
       queueMicrotask(() => this.applied(record, done));
@@ -319,7 +331,7 @@ export class BlockStore implements ReplicatedStore {
    * as a recovery would have it. Its blocks stay suspect.
    */
   private counts({ kind, epoch }: LogRecord): boolean {
-    if (isLocal(kind) || epoch <= this.epochAppended) return true;
+    if (isLocal(kind) || epoch <= this.epochAppended || !this.rules.wholeGroups) return true;
     const { state, groupEpoch } = this.checkpoints.superblock.replica;
     return state === 'solo' || epoch <= Math.max(groupEpoch, this.checkpoints.groupEpoch);
   }
@@ -435,7 +447,7 @@ export class BlockStore implements ReplicatedStore {
    */
   async suspectUncommitted(): Promise<void> {
     await this.journal.idle();
-    this.tables.peers.suspectRecent();
+    this.tables.peers.suspectRecent(this.rules.suspectAtSettle);
     await this.update({});
     this.mayApply = this.last;
   }

@@ -7,6 +7,7 @@
 import { HoldfastError } from '../base/errors.ts';
 import { ORIGIN, type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
+import type { StoreRules } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
 import { BlockStore } from './block-store.ts';
 import { type Files, io } from './files.ts';
@@ -73,7 +74,18 @@ export interface OpenOptions {
   durable?: boolean | undefined;
   /** Called while the journal is replayed, with bytes done. */
   progress?: ((bytes: number) => void) | undefined;
+  /** Of tests. Default: all of them. */
+  rules?: StoreRules;
 }
+
+const ALL_STORE_RULES: StoreRules = {
+  wholeGroups: true,
+  replayWholeGroups: true,
+  suspectAtSettle: true,
+  suspectAtOpen: true,
+  journalFirst: true,
+  commitFirst: true,
+};
 
 export interface OpenedStore {
   store: BlockStore;
@@ -146,7 +158,8 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   let head = found.tail;
   let last = solo ? found.committed : found.last;
   let { health, healthReason } = found;
-  const replay = new Replay(files, tables, found);
+  const rules = o.rules ?? ALL_STORE_RULES;
+  const replay = new Replay(files, tables, found, rules.replayWholeGroups);
   try {
     recovered = await recoverJournal(files, layout, found, (records) => replay.batch(records), o.progress, alone);
   } finally {
@@ -171,7 +184,7 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
   // Everything is applied and the tail passes it: what the group may not have is remembered as suspect instead.
   const committed = solo ? last : replay.committed;
   if (solo) tables.peers.committed(last);
-  else tables.peers.suspectRecent();
+  else tables.peers.suspectRecent(rules.suspectAtOpen);
   const superblock: Superblock = {
     ...found,
     sequence: found.sequence + 1,
@@ -205,6 +218,7 @@ async function openOn(files: Files, o: OpenOptions, opened: OpenedMeta): Promise
     committed,
     durable,
     defer: o.defer,
+    rules,
   });
   return { store, recovered, damagedPages };
 }
@@ -219,6 +233,7 @@ class Replay {
   committed: Position;
   groupEpoch: number;
   private readonly solo: boolean;
+  private readonly wholeGroups: boolean;
   private readonly files: Files;
   private readonly tables: StoreTables;
   private readonly busy: Set<number> = new Set();
@@ -227,11 +242,12 @@ class Replay {
   /** Of an epoch that has no EPOCH record yet; their bytes are copies. */
   private group: DecodedRecord[] = [];
 
-  constructor(files: Files, tables: StoreTables, { replica, committed, last }: Superblock) {
+  constructor(files: Files, tables: StoreTables, { replica, committed, last }: Superblock, wholeGroups: boolean) {
     this.files = files;
     this.tables = tables;
     this.solo = replica.state === 'solo';
     this.groupEpoch = replica.groupEpoch;
+    this.wholeGroups = wholeGroups;
     this.committed = committed;
     this.last = last;
   }
@@ -244,7 +260,8 @@ class Replay {
         this.group = [];
         for (const member of [...group, record]) await this.one(member);
         this.groupEpoch = record.epoch;
-      } else this.group.push({ ...record, payload: record.payload.slice() });
+      } else if (!this.wholeGroups) await this.one(record);
+      else this.group.push({ ...record, payload: record.payload.slice() });
     }
   }
 

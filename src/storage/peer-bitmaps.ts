@@ -68,9 +68,13 @@ export class PeerBitmaps {
     if (count > 0) this.recent.splice(0, count);
   }
 
-  /** After a recovery: what is not known to be committed is suspect from now on, its records are applied and gone. */
-  suspectRecent(): void {
-    for (const { firstBlock, blockCount } of this.recent.splice(0)) mark(this.suspect, firstBlock, blockCount);
+  /**
+   * After a recovery: what is not known to be committed is suspect from now on, its records are applied and gone.
+   * @param remember always, but in a test that wants to see what happens without
+   */
+  suspectRecent(remember = true): void {
+    const recent = this.recent.splice(0);
+    if (remember) for (const { firstBlock, blockCount } of recent) mark(this.suspect, firstBlock, blockCount);
   }
 
   /** The whole of this replica is equal to the group again. */

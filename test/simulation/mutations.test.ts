@@ -1,10 +1,16 @@
 /**
  * The simulation notices when a rule of the core is missing: each is switched off, and seeds are tried until one goes
- * red; with all rules the same seed is green. Two rules are told apart here: `handOver` saves copying and no data, so
- * what is noticed is the copying. Two have a double, so no run can miss them, and they are not here: `refuseOldEpoch` (the
- * register's version that goes with the promise, and streams that are closed when another primary comes), and
- * `holdForConfig` (a bitmap that a new primary begins is complete only from what it knows to be committed, so a member that
- * lacks something before that gets everything).
+ * red; with all rules the same seed is green.
+ *
+ * Two rules save copying and no data: `handOver`, where the copying is noticed, and `voidAtFinish`, where blocks are left
+ * suspect when all is at rest. The old records themselves cannot come back, whatever the finish does: a target settles
+ * before its first copy, so they are applied by then, and the tail has passed them.
+ *
+ * Two have a double, so no run can miss them, and they are not here: `refuseOldEpoch` (the register's version that goes
+ * with the promise, and streams that are closed when another primary comes), and `holdForConfig` (a bitmap that a new
+ * primary begins is complete only from what it knows to be committed, so a member that lacks something before that gets
+ * everything). `fenceStreams` switches off two halves at once, each of which is enough: an older stream is closed, and what
+ * comes on it is dropped.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -35,10 +41,28 @@ const MUTATIONS: Array<[rule: keyof Rules, from: number, options: SimulationOpti
   ['sessionsOnce', 1, { nodes: 2 }],
   ['boundGrants', 30, { nodes: 3 }],
   ['reportSuspects', 1, { nodes: 2, only: 'given up' }],
+  ['wholeGroups', 9, { nodes: 2, only: 'half a group' }],
+  ['replayWholeGroups', 4, { nodes: 2, only: 'half a group' }],
+  // Records and copies of an older stream at the follower; acknowledgments of one at the source.
+  ['fenceStreams', 1, { nodes: 3, only: 'old streams' }],
+  ['fenceStreams', 8, { nodes: 2, only: 'old answers' }],
+  ['suspectAtSettle', 1, { nodes: 2, only: 'back without' }],
+  ['suspectAtOpen', 1, { nodes: 2, only: 'given up' }],
+  ['voidAtFinish', 2, { nodes: 2 }],
+  ['copiesInOrder', 5, { nodes: 2 }],
+  ['journalFirst', 1, { nodes: 2 }],
+  ['commitFirst', 1, { nodes: 2, only: 'back without' }],
 ];
 /** Rules without a run that notices; see above. */
 const DOUBLED: ReadonlyArray<keyof Rules> = ['refuseOldEpoch', 'holdForConfig'];
 const SEEDS = 60;
+
+/** What is to be noticed where something lesser may be noticed too. */
+const SIGNS: Partial<Record<keyof Rules, RegExp>> = {
+  commitFirst: /read .* cannot be/,
+  journalFirst: /has spoiled a block/,
+  voidAtFinish: /suspect blocks left/,
+};
 
 /** What was noticed; null: nothing. */
 function noticed(rule: keyof Rules, { wrong, fullCopies }: SimulationResult): string | null {
@@ -47,9 +71,10 @@ function noticed(rule: keyof Rules, { wrong, fullCopies }: SimulationResult): st
 }
 
 for (const [rule, from, options] of MUTATIONS) {
-  test(`without ${rule} something goes wrong`, async () => {
+  test(`without ${rule} something goes wrong${options.only === undefined ? '' : `: ${options.only}`}`, async () => {
     for (let seed = from; seed < from + SEEDS; seed++) {
-      if (noticed(rule, await simulate(seed, { ...options, rules: { [rule]: false } })) === null) continue;
+      const seen = noticed(rule, await simulate(seed, { ...options, rules: { [rule]: false } }));
+      if (seen === null || SIGNS[rule]?.test(seen) === false) continue;
       const sound = noticed(rule, await simulate(seed, options));
       return assert.is(sound, null, `with all rules, seed ${seed}, ${JSON.stringify(options)}: ${sound}`);
     }
@@ -58,7 +83,7 @@ for (const [rule, from, options] of MUTATIONS) {
 }
 
 test('each rule is either missed when it is missing, or known to have a double', () => {
-  const known = [...MUTATIONS.map(([rule]) => rule), ...DOUBLED].sort();
+  const known = [...new Set([...MUTATIONS.map(([rule]) => rule), ...DOUBLED])].sort();
   assert.equal(known, Object.keys(ALL_RULES).sort());
 });
 

@@ -16,7 +16,11 @@ export type Scenario =
   | 'slow source'
   | 'slow third'
   | 'given up'
-  | 'two absent';
+  | 'two absent'
+  | 'half a group'
+  | 'back without'
+  | 'old streams'
+  | 'old answers';
 
 interface Directed {
   clients: number;
@@ -60,6 +64,25 @@ function backupOf(cluster: Cluster, primary: SimNode): SimNode | undefined {
 function crashFor(cluster: Cluster, node: SimNode, power: boolean, forMs: number): void {
   node.crash(power);
   cluster.world.after(forMs, () => node.boot());
+}
+
+/** The primary loses its power, and with it what only a backup has made durable; the backup cannot take its place. */
+function forgets(cluster: Cluster, primary: SimNode, back: () => void): void {
+  const { world, register } = cluster;
+  const backup = backupOf(cluster, primary);
+  if (backup === undefined) return;
+  primary.slowness = 30;
+  register.unreachable.add(backup.name);
+  const spring = (): void => {
+    // What was sent is durable there by then.
+    world.after(10, () => {
+      primary.slowness = 1;
+      crashFor(cluster, primary, true, 10);
+      back();
+    });
+  };
+  cluster.traps = [{ event: 'takes RECORD', node: backup.name, before: false, skip: 3, spring }];
+  world.after(1800, () => register.unreachable.clear());
 }
 
 export const SCENARIOS: Record<Scenario, Directed> = {
@@ -265,5 +288,92 @@ export const SCENARIOS: Record<Scenario, Directed> = {
         world.after(2500, () => crashFor(cluster, primary, false, 6000));
       });
     },
+  },
+
+  /** A primary comes back first from a loss of power, and falls again when it has sent a part of its opening group. */
+  'half a group': {
+    clients: 8,
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { hotBlocks: 24, writeShare: 0.7, thinkMs: 10, markShare: 0, abandonShare: 0 });
+    },
+    unleash: every(4000, (cluster, primary) => {
+      const { world } = cluster;
+      forgets(cluster, primary, () => {
+        const spring = (node: SimNode): void => {
+          crashFor(cluster, node, false, 2000);
+          cluster.register.unreachable.clear();
+          // Either it goes on as it is, or by what its journal says.
+          const backup = backupOf(cluster, node);
+          if (backup === undefined || world.random.chance(0.5)) return;
+          world.after(20, () => crashFor(cluster, backup, world.random.chance(0.5), 10));
+        };
+        cluster.traps = [{ event: 'promote:group', node: primary.name, before: false, skip: 0, spring }];
+      });
+    }),
+  },
+
+  /** A primary comes back first from a loss of power, and its backup has shown to clients only what is committed. */
+  'back without': {
+    clients: 8,
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { hotBlocks: 24, writeShare: 0.5, thinkMs: 10, markShare: 0 });
+      Object.assign(habits, { backupShare: 0.8, abandonShare: 1 });
+    },
+    unleash: every(3000, (cluster, primary) => forgets(cluster, primary, () => {})),
+  },
+
+  /** A source falls in the midst of the copies; they arrive when the third member has brought the target into sync. */
+  'old streams': {
+    clients: 8,
+    large: true,
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { hotBlocks: 80, writeShare: 0.5, thinkMs: 10, markShare: 0, backupShare: 0.5 });
+    },
+    unleash: every(2500, (cluster, primary) => {
+      const backup = backupOf(cluster, primary);
+      if (backup === undefined) return;
+      const path = `${primary.name}>${backup.name}`;
+      crashFor(cluster, backup, false, 250);
+      const spring = (node: SimNode): void => {
+        cluster.lateLinks.set(path, 1000);
+        cluster.world.after(10, () => {
+          cluster.lateLinks.delete(path);
+          crashFor(cluster, node, false, 1500);
+        });
+      };
+      cluster.traps = [{ event: 'reintegration begins', node: primary.name, before: true, skip: 0, spring }];
+    }),
+  },
+
+  /** What a target has acknowledged arrives when its source has given the stream up and copies anew; then it falls. */
+  'old answers': {
+    clients: 6,
+    large: true,
+    prepare: (cluster, habits) => {
+      Object.assign(habits, {
+        hotBlocks: 80,
+        anywhereShare: 1,
+        abandonShare: 1,
+        thinkMs: 10,
+        longShare: 0,
+        markShare: 0,
+      });
+      cluster.diskMs = 8;
+    },
+    unleash: every(3000, (cluster, primary) => {
+      const backup = backupOf(cluster, primary);
+      if (backup === undefined) return;
+      const { world } = cluster;
+      const path = `${backup.name}>${primary.name}`;
+      crashFor(cluster, backup, false, 250);
+      const trap = (event: string, skip: number, spring: () => void): void => {
+        cluster.traps = [{ event, node: primary.name, before: false, skip, spring }];
+      };
+      trap('reintegration begins', 0, () => {
+        cluster.lateLinks.set(path, 1080 + world.random.next() * 60);
+        world.after(900, () => cluster.lateLinks.delete(path));
+        trap('reintegration begins', 0, () => trap('takes COPY_ACK', 3, () => crashFor(cluster, backup, true, 100)));
+      });
+    }),
   },
 };

@@ -76,7 +76,7 @@ export class SimNode {
     disk.recording = true;
     this.disk = disk;
     const defer = (run: () => void): void => world.after(0, run);
-    const { store } = await openStore(disk, { sizes: disk.sizes, defer, where: this.name });
+    const { store } = await openStore(disk, { sizes: disk.sizes, defer, where: this.name, rules });
     if (this.life !== life) return;
     this.store = store;
     world.note(`${this.name} starts: ${store.replica.state}, epoch ${store.epoch}, ${at(store)}, ${store.health}`);
