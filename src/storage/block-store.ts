@@ -48,6 +48,7 @@ export class BlockStore implements ReplicatedStore {
   readonly sizeBytes: number;
   readonly blocks: number;
   readonly volumeId: Uint8Array;
+  readonly kind: VolumeKind;
   readonly name: string;
   private readonly files: Files;
   private readonly layout: Layout;
@@ -95,6 +96,7 @@ export class BlockStore implements ReplicatedStore {
     this.sizeBytes = layout.sizeBytes;
     this.blocks = layout.blocks;
     this.volumeId = superblock.volumeId;
+    this.kind = superblock.kind;
     this.name = superblock.name;
     this.durable = parts.durable;
     this.last = parts.last;
@@ -183,9 +185,6 @@ export class BlockStore implements ReplicatedStore {
   }
   get healthReason(): string {
     return this.checkpoints.superblock.healthReason;
-  }
-  get kind(): VolumeKind {
-    return this.checkpoints.superblock.kind;
   }
   /** The error that stopped the store, if it has stopped. */
   get failed(): HoldfastError | null {
