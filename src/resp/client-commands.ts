@@ -68,7 +68,7 @@ function list(args: Args, client: ClientState): AnyReply {
       wanted = new Set();
       for (const arg of args.slice(3)) {
         const id = parseInt64(arg);
-        if (id === null || id < 1n) return new Failure('ERR Invalid client ID');
+        if (id === null) return new Failure('ERR Invalid client ID');
         wanted.add(Number(id));
       }
     } else return SYNTAX;

@@ -91,7 +91,7 @@ const COMMAND: Command = {
   subcommands: [
     row('command|count', 2, '2.8.13', 'Get total number of Redis commands', () => COMMANDS.size),
     row('command|docs', -2, '7.0.0', 'Get array of specific Redis command documentation', docs),
-    row('command|getkeys', -3, '2.8.13', 'Extract keys given a full Redis command', getKeys),
+    row('command|getkeys', -4, '2.8.13', 'Extract keys given a full Redis command', getKeys),
     row('command|info', -2, '2.8.13', 'Get array of specific Redis command details, or all', infos),
     row('command|list', 2, '7.0.0', 'Get an array of Redis command names', () => [...COMMANDS.keys()]),
   ],

@@ -52,8 +52,8 @@ function hello(args: Args, client: ClientState): AnyReply {
   if (failure !== null) return failure;
   if (!client.authenticated) {
     return new Failure(
-      'NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> ' +
-        '<pass> option can be used to authenticate the client and select the RESP protocol version at the same time',
+      'NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> ' +
+        'option can be used to authenticate the client and select the RESP protocol version at the same time',
     );
   }
   if (name !== null) {

@@ -9,7 +9,9 @@ export const NO_AUTH = new Failure('NOAUTH Authentication required.');
 export const WRONG_PASSWORD = new Failure('WRONGPASS invalid username-password pair or user is disabled.');
 export const INVALID_CURSOR = new Failure('ERR invalid cursor');
 export const EXEC_ABORTED = new Failure('EXECABORT Transaction discarded because of previous errors.');
-export const NOT_IN_MULTI = new Failure('ERR Command not allowed inside a transaction');
+
+export const execAbortedBy = ({ text }: Failure): Failure =>
+  new Failure(`EXECABORT Transaction discarded because of: ${text.replace(/^ERR /, '')}`);
 
 export const wrongArity = (name: string): Failure => new Failure(`ERR wrong number of arguments for '${name}' command`);
 export const invalidExpiry = (name: string): Failure => new Failure(`ERR invalid expire time in '${name}' command`);

@@ -24,12 +24,17 @@ const SETTINGS: Readonly<Record<string, (client: ClientState) => string>> = {
 };
 
 function configGet(args: Args, client: ClientState): AnyReply {
-  const patterns = args.slice(2).map((arg) => arg.toString('latin1').toLowerCase());
-  const flat: string[] = [];
-  for (const [name, value] of Object.entries(SETTINGS)) {
-    if (patterns.some((pattern) => globMatches(pattern, name))) flat.push(name, value(client));
+  const found = new Map<string, string>();
+  for (const arg of args.slice(2)) {
+    const asked = arg.toString('latin1');
+    const pattern = asked.toLowerCase();
+    // One that is named is answered under the name that was used.
+    const named = Object.hasOwn(SETTINGS, pattern);
+    for (const [name, value] of Object.entries(SETTINGS)) {
+      if (named ? name === pattern : globMatches(pattern, name)) found.set(named ? asked : name, value(client));
+    }
   }
-  return new Pairs(flat);
+  return new Pairs([...found].flat());
 }
 
 /** Everything that was answered is on all replicas in sync: there is nothing to wait for. */

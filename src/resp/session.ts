@@ -25,7 +25,7 @@ import {
   type WritePlan,
   foundBy,
 } from './command.ts';
-import { NO_AUTH, failureOf, unknownCommand, unknownSubcommand, wrongArity } from './failures.ts';
+import { NO_AUTH, execAbortedBy, failureOf, unknownCommand, unknownSubcommand, wrongArity } from './failures.ts';
 import { ARGUMENT_BYTES } from './limits.ts';
 import { type AnyReply, Failure } from './reply.ts';
 import { ReplyWriter, type RespProtocol } from './reply-writer.ts';
@@ -229,7 +229,9 @@ export class RespSession {
     const failure = this.refusal(args, command);
     if (failure !== null) {
       if (client.queued !== null) client.broken = true;
-      this.answer(this.open(0), failure);
+      const exec = command !== null && command !== 'subcommand' && command.name === 'exec';
+      if (exec) forgetTransaction(client);
+      this.answer(this.open(0), exec ? execAbortedBy(failure) : failure);
       return true;
     }
     const found = command as Command;
