@@ -12,6 +12,8 @@ import type { RespNode } from '../resp/client-state.ts';
 const HOLD_AT_BYTES = 4 * 1024 * 1024;
 const GO_ON_AT_BYTES = 1024 * 1024;
 
+const KEEP_ALIVE_MS = 300_000;
+
 export interface RespHost {
   readonly node: RespNode;
   /** How long a client may take for its password. */
@@ -46,6 +48,8 @@ export class RespConnection {
       { id, peer, local },
     );
     socket.setNoDelay(true);
+    // A client that vanished without a word is found out.
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     socket.on('data', (chunk: Buffer) => {
       this.lastProgressMs = performance.now();
       this.session.receive(chunk);

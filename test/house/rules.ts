@@ -19,7 +19,7 @@ const ARROWS: Record<string, readonly string[]> = {
   gateway: ['base', 'protocol', 'nbd', 'client', 'node', 'replication'],
   dashboard: [],
   // Load generators and yardsticks: they look at the rooms from outside, and `holdfast bench` runs them.
-  bench: ['base', 'protocol', 'storage', 'replication', 'node', 'client', 'native-free'],
+  bench: ['base', 'protocol', 'storage', 'replication', 'resp', 'node', 'client', 'native-free'],
   cli: [
     'base',
     'protocol',
