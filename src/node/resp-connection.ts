@@ -31,6 +31,7 @@ export class RespConnection {
   private readonly openedAtMs = performance.now();
   private lastProgressMs = performance.now();
   private held = false;
+  private corked = false;
   private ended = false;
 
   constructor(socket: Socket, host: RespHost, id: number) {
@@ -62,6 +63,15 @@ export class RespConnection {
   }
 
   private write(bytes: Buffer): void {
+    // A volume may answer in several callbacks of one turn: what they give goes out together.
+    if (!this.corked) {
+      this.corked = true;
+      this.socket.cork();
+      setImmediate(() => {
+        this.corked = false;
+        this.socket.uncork();
+      });
+    }
     // What the kernel took at once is progress too.
     this.socket.write(bytes, () => this.wrote());
     if (this.held || this.socket.writableLength < HOLD_AT_BYTES) return;
