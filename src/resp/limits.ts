@@ -10,6 +10,8 @@ export interface RespLimits {
   maxUnderWay: number;
   /** Of the arguments of those. */
   maxUnderWayBytes: number;
+  /** Keys that those read or write. A command with more of them is under way alone. */
+  maxUnderWayKeys: number;
   /** Replies that wait for one before them. Beyond it nothing is begun. */
   maxHeldBytes: number;
   /** Received and not yet taken apart. From it on the session asks for a pause. */
@@ -30,6 +32,7 @@ export const RESP_LIMITS: RespLimits = {
   maxRequestBytes: 8 * 1024 * 1024,
   maxUnderWay: 256,
   maxUnderWayBytes: 8 * 1024 * 1024,
+  maxUnderWayKeys: 1024,
   maxHeldBytes: 4 * 1024 * 1024,
   pauseAtBytes: 64 * 1024,
   maxQueued: 4096,

@@ -54,12 +54,16 @@ export interface RespPeer {
 interface Slot {
   protocol: RespProtocol;
   bytes: number;
+  keys: number;
   /** What it answers, if others before it are not answered yet. */
   reply: Buffer | null;
 }
 
 /** A browser may be led to send commands in the body of its request: the request ends the connection before them. */
 const isOfHttp = (word: Buffer): boolean => /^(?:post|host:)$/i.test(word.toString('latin1', 0, 6));
+
+const keysIn = (plan: Plan): number =>
+  plan.kind === 'read' ? plan.keys.length : plan.kind === 'write' ? plan.steps.length : 0;
 
 /** So many replies are one write, whatever the turn. */
 const WRITE_BYTES = 256 * 1024;
@@ -77,6 +81,7 @@ export class RespSession {
   private slots: Slot[] = [];
   private head = 0;
   private underWayBytes = 0;
+  private underWayKeys = 0;
   private heldBytes = 0;
   private reads = 0;
   private writes = 0;
@@ -278,11 +283,14 @@ export class RespSession {
     }
     let bytes = 0;
     for (const arg of args) bytes += arg.length + ARGUMENT_BYTES;
-    this.perform(plan, this.open(bytes));
+    this.perform(plan, this.open(bytes, keysIn(plan)));
     return true;
   }
 
   private mustWait(plan: Plan): boolean {
+    // What they will be answered is not known, but for the number of values.
+    const { underWayKeys } = this;
+    if (underWayKeys > 0 && underWayKeys + keysIn(plan) > this.node.limits.maxUnderWayKeys) return true;
     if (plan.kind === 'read') return this.writes > 0 && plan.keys.length > MAX_READ_STEPS;
     if (plan.kind === 'write') return this.reads > 0;
     return plan.alone ? this.underWay > 0 : this.writes > 0;
@@ -333,9 +341,10 @@ export class RespSession {
 
   // --- answering ------------------------------------------------------------------------------------------------------
 
-  private open(bytes: number): Slot {
-    const slot: Slot = { protocol: this.client.protocol, bytes, reply: null };
+  private open(bytes: number, keys = 0): Slot {
+    const slot: Slot = { protocol: this.client.protocol, bytes, keys, reply: null };
     this.slots.push(slot);
+    this.underWayKeys += keys;
     this.underWayBytes += bytes;
     return slot;
   }
@@ -348,6 +357,7 @@ export class RespSession {
 
   private answer(slot: Slot, reply: AnyReply): void {
     this.underWayBytes -= slot.bytes;
+    this.underWayKeys -= slot.keys;
     if (this.slots[this.head] !== slot) {
       const apart = new ReplyWriter(HELD_SLAB_BYTES);
       apart.put(reply, slot.protocol);

@@ -89,6 +89,24 @@ test('commands under way are bounded, and so is what is read behind them', async
   assert.is(told.replies().length, count);
 });
 
+test('keys under way are bounded: a command with many of them is alone', async () => {
+  const bench = new RespBench({ limits: { maxUnderWayKeys: 10 } });
+  const told = bench.open();
+  const many = `MGET ${Array.from({ length: 20 }, (_, i) => `k${i}`).join(' ')}`;
+  told.session.receive(pipeline('MGET a b c d e f', 'GET a', 'MGET a b c d', many, 'GET a', 'GET b'));
+  assert.is(bench.later.works.length, 2);
+  bench.later.run();
+  assert.is(bench.later.works.length, 2, 'the third, beside the second');
+  bench.later.run();
+  assert.is(bench.later.works.length, 1);
+  bench.later.run();
+  assert.is(bench.later.works.length, 1, 'the large one');
+  bench.later.run();
+  assert.is(bench.later.works.length, 2, 'those behind it');
+  await bench.settle();
+  assert.is(told.replies().length, 6);
+});
+
 test('replies that wait for one before them are bounded', async () => {
   const bench = new RespBench({ limits: { maxHeldBytes: 10_000 } });
   const told = bench.open();
