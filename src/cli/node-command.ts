@@ -11,6 +11,7 @@ import { Faults } from '../node/faults.ts';
 import type { Log } from '../node/server.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
+import { kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
 
 /** Exit code after a lost worker: EX_IOERR of sysexits. */
@@ -25,6 +26,9 @@ export interface NodeFlags extends NbdTlsFlags {
   listen: string;
   peerListen: string;
   nbd?: string;
+  kv?: string;
+  kvVolume: string;
+  kvPasswordFile?: string;
   whenIsolated: string;
   advertise?: string;
   registerMs: string;
@@ -84,6 +88,7 @@ async function node(flags: NodeFlags): Promise<void> {
     nbd: flags.nbd,
     nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
     whenIsolated: whenIsolatedOf(flags),
+    kv: await kvPortOf(flags, () => running),
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
     syncRates: { ...DEFAULT_SYNC_RATES, most },
@@ -137,6 +142,9 @@ export function addNodeCommand(
       .option('--advertise <host>', 'name or address of this machine, told to others instead of the listening one')
       .option('--nbd <host:port>', 'export the volumes over NBD too; or unix:PATH'),
   )
+    .option('--kv <host:port>', 'take clients of Redis there, for a key-value volume')
+    .option('--kv-volume <name>', 'of --kv; default: the only key-value volume that this node hosts', '')
+    .option('--kv-password-file <file>', 'of --kv; or in HOLDFAST_KV_PASSWORD; default: none')
     .option(
       '--when-isolated <choice>',
       'of key-value volumes: consistent, or available: answer GETs, marked as stale, when no other replica is reached',

@@ -84,6 +84,11 @@ export class Connection implements LinkOwner, Seeker {
     return this.inFlight.size + this.queue.size;
   }
 
+  /** All mutations with numbers below are answered. */
+  get floor(): number {
+    return this.inFlight.lowestUnanswered;
+  }
+
   get ready(): boolean {
     return this.link !== null;
   }

@@ -26,6 +26,10 @@ export class InFlight {
     return this.calls.size;
   }
 
+  get lowestUnanswered(): number {
+    return this.lowestMutation;
+  }
+
   get(requestId: number): Call | undefined {
     return this.calls.get(requestId);
   }

@@ -216,12 +216,14 @@ export class ClusterNode implements Host {
     });
   }
 
+  /** The only key-value volume here. */
+  get onlyKv(): HostedVolume | null {
+    const all = [...this.hosted.values()].filter(({ kv }) => kv !== null);
+    return all.length === 1 ? all[0]! : null;
+  }
+
   private respServer({ volume: name, password, forwarded }: KvPortOptions): RespServer {
-    const hosted = (): HostedVolume | null => {
-      if (name !== '') return this.byName(name);
-      const all = [...this.hosted.values()].filter(({ kv }) => kv !== null);
-      return all.length === 1 ? all[0]! : null;
-    };
+    const hosted = (): HostedVolume | null => (name === '' ? this.onlyKv : this.byName(name));
     const volume = new NodeKv({ volume: name, local: () => hosted()?.kv?.current ?? null, forwarded });
     return new RespServer({
       volume: () => volume,
@@ -460,6 +462,7 @@ export class ClusterNode implements Host {
       });
     }
     await this.pool.close();
+    this.options.kv?.forwarded.close();
     await Promise.all([this.quick.close(), this.patient.close()]);
     this.folder.lock.release();
   }

@@ -20,7 +20,9 @@ import type {
 export type PortVolume = Pick<KvVolume, 'info' | 'get' | 'scan' | 'size' | 'execute'>;
 
 /** Asks the other nodes. */
-export type Forwarded = Omit<PortVolume, 'info'>;
+export interface Forwarded extends Omit<PortVolume, 'info'> {
+  close(): void;
+}
 
 export interface NodeKvParts {
   volume: string;
@@ -47,7 +49,7 @@ export class NodeKv implements PortVolume {
   }
 
   /** Tried here first. */
-  private first<T>(ask: (volume: Forwarded, done: KvDone<T>) => void, done: KvDone<T>): void {
+  private first<T>(ask: (volume: Omit<PortVolume, 'info'>, done: KvDone<T>) => void, done: KvDone<T>): void {
     const { local, forwarded } = this.o;
     const here = local();
     if (here === null) return ask(forwarded, done);

@@ -16,7 +16,7 @@ const ARROWS: Record<string, readonly string[]> = {
   client: ['base', 'protocol'],
   coordination: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv'],
   node: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'resp', 'coordination', 'native-free'],
-  gateway: ['base', 'protocol', 'nbd', 'client', 'node', 'replication'],
+  gateway: ['base', 'protocol', 'nbd', 'kv', 'client', 'node', 'replication'],
   dashboard: [],
   // Load generators and yardsticks: they look at the rooms from outside, and `holdfast bench` runs them.
   bench: ['base', 'protocol', 'storage', 'replication', 'resp', 'node', 'client', 'native-free'],

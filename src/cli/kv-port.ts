@@ -1,0 +1,42 @@
+/** The port of a node for clients of Redis, from its flags. */
+import { readFile } from 'node:fs/promises';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { KvForwarder } from '../gateway/kv-forwarder.ts';
+import type { ClusterNode, KvPortOptions } from '../node/cluster-node.ts';
+
+export interface KvPortFlags {
+  kv?: string;
+  kvVolume: string;
+  kvPasswordFile?: string;
+}
+
+/**
+ * @param own the node, once it runs: through it the others are found
+ * @throws HoldfastError INVALID_ARGUMENT, ACCESS, IO_ERROR
+ */
+export async function kvPortOf(flags: KvPortFlags, own: () => ClusterNode): Promise<KvPortOptions | undefined> {
+  if (flags.kv === undefined) return undefined;
+  const volume = flags.kvVolume;
+  const forwarded = new KvForwarder(
+    () => own().clientAddress,
+    () => volume || (own().onlyKv?.name ?? ''),
+  );
+  return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded };
+}
+
+async function passwordOf({ kvPasswordFile }: KvPortFlags): Promise<string | null> {
+  if (kvPasswordFile === undefined) return process.env['HOLDFAST_KV_PASSWORD'] ?? null;
+  let password: string;
+  try {
+    password = (await readFile(kvPasswordFile, 'utf8')).replace(/\r?\n$/, '');
+  } catch (error) {
+    throw asHoldfastError(error, { operation: `read ${kvPasswordFile}` });
+  }
+  if (password !== '') return password;
+  const operation = `read ${kvPasswordFile}`;
+  throw new HoldfastError('INVALID_ARGUMENT', {
+    operation,
+    detail: 'the file is empty',
+    remedy: 'write a password into it',
+  });
+}

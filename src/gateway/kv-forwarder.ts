@@ -1,0 +1,136 @@
+/**
+ * Asks whoever is primary of a key-value volume, through the client library: for a port whose node is not.
+ *
+ * Guarantees: a transaction is executed at most once, also where its connection is lost and the primary changes; what
+ * waits is bounded by the connection's limits; a connection that cannot be made fails what waits for it, and is tried
+ * anew with the next request.
+ */
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { parseServer } from '../client/address.ts';
+import { Call } from '../client/call.ts';
+import { Connection } from '../client/connection.ts';
+import { settingsOf } from '../client/options.ts';
+import { Outages } from '../client/outages.ts';
+import { Scout } from '../client/scout.ts';
+import { Servers } from '../client/servers.ts';
+import { type KvRequest, decodeFound, decodeNumber, decodePage, decodeResult, encodeRequest } from '../kv/codec.ts';
+import type {
+  Entry,
+  Key,
+  KvDone,
+  RequestId,
+  ScanPage,
+  ScanRequest,
+  Transaction,
+  TransactionResult,
+} from '../kv/operations.ts';
+import type { Forwarded } from '../node/node-kv.ts';
+import { MESSAGES } from '../protocol/messages.ts';
+
+/** A failover takes a second or two. */
+const RETRY_MS = 20_000;
+const MAX_QUEUED = 100_000;
+
+export class KvForwarder implements Forwarded {
+  /** Where a node is that knows the volume, `host:port`. */
+  private readonly server: () => string;
+  private readonly volume: () => string;
+  private opened: Promise<Connection> | null = null;
+  private connection: Connection | null = null;
+  private scout: Scout | null = null;
+  private closed = false;
+
+  constructor(server: () => string, volume: () => string) {
+    this.server = server;
+    this.volume = volume;
+  }
+
+  private async open(): Promise<Connection> {
+    const settings = settingsOf({ retryMs: RETRY_MS, maxQueued: MAX_QUEUED, clientName: 'kv port' });
+    const servers = new Servers([parseServer(this.server())!]);
+    const volume = this.volume();
+    const scout = new Scout(servers, volume, settings);
+    const accept = (): void => {};
+    const outages = new Outages(settings.events);
+    const connection = new Connection({ volume, settings, servers, scout, outages, accept });
+    try {
+      await connection.open();
+    } catch (error) {
+      scout.close();
+      throw error;
+    }
+    this.scout = scout;
+    return connection;
+  }
+
+  private withConnection<T>(use: (connection: Connection) => void, done: KvDone<T>): void {
+    const { connection } = this;
+    if (this.closed)
+      return queueMicrotask(() => done(new HoldfastError('SHUTTING_DOWN', { operation: 'forward' }), null));
+    if (connection !== null && connection.failure === null) return use(connection);
+    if (connection !== null) this.drop();
+    this.opened ??= this.open();
+    const { opened } = this;
+    opened.then(
+      (made) => {
+        this.connection = made;
+        use(made);
+      },
+      (error: unknown) => {
+        if (this.opened === opened) this.opened = null;
+        done(asHoldfastError(error), null);
+      },
+    );
+  }
+
+  private drop(): void {
+    this.scout?.close();
+    this.connection?.end(new HoldfastError('CLOSED', { operation: 'forward' }));
+    this.connection = this.opened = this.scout = null;
+  }
+
+  private ask<T>(request: (floor: number) => KvRequest, decode: (reply: Uint8Array) => T, done: KvDone<T>): void {
+    this.withConnection((connection) => {
+      const asked = request(connection.floor);
+      const payload = encodeRequest(asked);
+      const { number } = asked.operation === 'execute' ? MESSAGES.KV_EXECUTE : MESSAGES.KV_READ;
+      const call = new Call(number, { offsetBytes: 0, lengthBytes: payload.length }, { source: payload, owned: true });
+      call.done = (error, reply) => {
+        if (error !== null) return done(error, null);
+        let result: T;
+        try {
+          result = decode(reply!);
+        } catch (cause) {
+          return done(asHoldfastError(cause), null);
+        }
+        done(null, result);
+      };
+      connection.submit(call);
+    }, done);
+  }
+
+  get(keys: Key[], done: KvDone<Array<Entry | null>>): void {
+    this.ask(() => ({ operation: 'get', keys }), decodeFound, done);
+  }
+
+  scan(scan: ScanRequest, done: KvDone<ScanPage>): void {
+    this.ask(() => ({ operation: 'scan', scan }), decodePage, done);
+  }
+
+  size(done: KvDone<number>): void {
+    this.ask(() => ({ operation: 'size' }), decodeNumber, done);
+  }
+
+  /** Under a session of its own. */
+  execute(transaction: Transaction, _id: RequestId | null, done: KvDone<TransactionResult>): void {
+    const request = (floor: number): KvRequest => {
+      return { operation: 'execute', transaction, id: { session: 0n, request: 0, floor, since: 0 } };
+    };
+    this.ask(request, decodeResult, done);
+  }
+
+  close(): void {
+    this.closed = true;
+    this.drop();
+  }
+}
