@@ -5,95 +5,47 @@
 // deadline: 180 s
 import { execFile, spawnSync } from 'node:child_process';
 import { promisify } from 'node:util';
-import { Redis } from 'ioredis';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
-import { TestCluster } from '../support/cluster.ts';
-import { freePorts } from '../support/coordinators.ts';
+import { KvCluster, NAMES, VOLUME } from '../support/kv-cluster.ts';
 
 const run = promisify(execFile);
-const NAMES = ['a', 'b', 'c'];
-const VOLUME = 'keys';
 const hasRedis = spawnSync('redis-cli', ['--version']).status === 0;
 
-const test = suite<{ cluster: TestCluster; ports: Map<string, number> }>('key-value volume, clients of Redis');
+const test = suite<{ kv: KvCluster }>('key-value volume, clients of Redis');
 
 test.before(async (context) => {
-  const ports = await freePorts(NAMES.length);
-  context.ports = new Map(NAMES.map((name, i) => [name, ports[i]!]));
-  context.cluster = await TestCluster.start([]);
-  for (const name of NAMES) await context.cluster.add(name, '--kv', `127.0.0.1:${context.ports.get(name)!}`);
-  await context.cluster.create(VOLUME, '32MiB', 3, '--kind', 'kv', '--allow-sparse');
-  await context.cluster.untilSafe();
-  await alive(context.cluster);
+  context.kv = await KvCluster.start('32MiB');
 });
 
-test.after(async ({ cluster }) => {
-  for (const redis of opened) redis.disconnect();
-  await cluster.stop();
+test.after(async ({ kv }) => {
+  await kv.stop();
 });
 
-/** Waits until every node answers GETs. */
-async function alive(cluster: TestCluster): Promise<void> {
-  await cluster.until(
-    ({ volumes }) => volumes.length === 1 && volumes[0]!.members.every(({ mode }) => mode === 'ALIVE'),
-    'all nodes to be ALIVE',
-  );
-}
-
-const opened: Redis[] = [];
-
-function connect(port: number): Redis {
-  const redis = new Redis({ port, host: '127.0.0.1', retryStrategy: () => 50 });
-  // Told by what fails of it.
-  redis.on('error', () => {});
-  opened.push(redis);
-  return redis;
-}
-
-async function others(cluster: TestCluster): Promise<{ primary: string; backups: string[] }> {
-  const primary = await cluster.primary(VOLUME);
-  return { primary, backups: NAMES.filter((name) => name !== primary) };
-}
-
-/** Everything, by the port of one node. */
-async function dump(port: number): Promise<Record<string, string>> {
-  const redis = connect(port);
-  const all: Record<string, string> = {};
-  for await (const keys of redis.scanBufferStream({ count: 500 })) {
-    const names = keys as Buffer[];
-    if (names.length === 0) continue;
-    const values = await redis.mgetBuffer(...names);
-    names.forEach((name, i) => (all[name.toString('latin1')] = values[i]!.toString('base64')));
-  }
-  redis.disconnect();
-  return all;
-}
-
-test('ioredis through a backup counts on while the primary is killed: each INCR once', async ({ cluster, ports }) => {
-  const { primary, backups } = await others(cluster);
-  const redis = connect(ports.get(backups[0]!)!);
+test('ioredis through a backup counts on while the primary is killed: each INCR once', async ({ kv }) => {
+  const { primary, backups } = await kv.roles();
+  const redis = kv.connect(backups[0]);
   let counted = 0;
   let killed: Promise<unknown> | null = null;
   for (let i = 1; i <= 600; i++) {
-    if (i === 200) killed = cluster.kill(primary);
+    if (i === 200) killed = kv.cluster.kill(primary);
     const value = await redis.incr('counter');
     assert.is(value, ++counted, 'executed twice, or not at all');
   }
   await killed;
-  await cluster.restart(primary);
-  await alive(cluster);
+  await kv.cluster.restart(primary);
+  await kv.alive();
   assert.is(await redis.get('counter'), '600');
   redis.disconnect();
   // Whoever was away answers what he missed.
-  const back = connect(ports.get(primary)!);
+  const back = kv.connect(primary);
   assert.is(await back.get('counter'), '600');
   back.disconnect();
 });
 
-test('MULTI, WATCH and TTLs hold across the nodes', async ({ cluster, ports }) => {
-  const { primary, backups } = await others(cluster);
-  const [one, other] = [connect(ports.get(primary)!), connect(ports.get(backups[0]!)!)];
+test('MULTI, WATCH and TTLs hold across the nodes', async ({ kv }) => {
+  const { primary, backups } = await kv.roles();
+  const [one, other] = [kv.connect(primary), kv.connect(backups[0])];
   await one.mset('x', '1', 'y', '2');
   await one.watch('x');
   await other.set('x', '5');
@@ -117,12 +69,11 @@ test('MULTI, WATCH and TTLs hold across the nodes', async ({ cluster, ports }) =
 });
 
 test('redis-cli and redis-benchmark run while a backup is killed and returns; all nodes hold the same', async ({
-  cluster,
-  ports,
+  kv,
 }) => {
   if (!hasRedis) return console.log('skipped: redis-tools is not installed');
-  const { primary, backups } = await others(cluster);
-  const port = String(ports.get(primary)!);
+  const { primary, backups } = await kv.roles();
+  const port = String(kv.port(primary));
   const bench = (pipeline: string, count: string): Promise<{ stdout: string }> =>
     run('redis-benchmark', [
       '-p',
@@ -141,24 +92,24 @@ test('redis-cli and redis-benchmark run while a backup is killed and returns; al
       '-e',
     ]);
   const first = bench('1', '6000');
-  await cluster.kill(backups[0]!);
+  await kv.cluster.kill(backups[0]);
   assert.match((await first).stdout, /SET: [\d.]+ requests per second[\s\S]*GET: [\d.]+ requests per second/);
   const second = bench('16', '30000');
-  await cluster.restart(backups[0]!);
+  await kv.cluster.restart(backups[0]);
   const { stdout } = await second;
   assert.match(stdout, /SET: [\d.]+ requests per second[\s\S]*GET: [\d.]+ requests per second/);
   assert.not.match(stdout, /[Ee]rror/);
-  await alive(cluster);
+  await kv.alive();
   const cli = async (...args: string[]): Promise<string> =>
     (await run('redis-cli', ['-p', port, ...args])).stdout.trim();
   assert.is(await cli('SET', 'a key', 'with blanks, (commas) and "quotes"'), 'OK');
-  const dumps = await Promise.all(NAMES.map((name) => dump(ports.get(name)!)));
+  const dumps = await Promise.all(NAMES.map((name) => kv.dump(name)));
   assert.ok(Object.keys(dumps[0]!).length > 1500);
   assert.is(dumps[0]!['a key'], Buffer.from('with blanks, (commas) and "quotes"').toString('base64'));
   for (const one of dumps.slice(1)) assert.equal(one, dumps[0]);
 });
 
-test('the replicas are equal, byte for byte', async ({ cluster }) => {
+test('the replicas are equal, byte for byte', async ({ kv: { cluster } }) => {
   await cluster.untilSafe();
   assert.equal(await cluster.stopNodes(), { a: 0, b: 0, c: 0 });
   await cluster.compare(VOLUME, NAMES);
