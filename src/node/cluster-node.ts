@@ -19,6 +19,7 @@ import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
 import { CLIENTS, type Faults, type Known } from './faults.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
+import { aboutNothing } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import { isLone } from './lone-connection.ts';
 import type { NbdDevice } from './nbd-device.ts';
@@ -224,7 +225,11 @@ export class ClusterNode implements Host {
 
   private respServer({ volume: name, password, forwarded }: KvPortOptions): RespServer {
     const hosted = (): HostedVolume | null => (name === '' ? this.onlyKv : this.byName(name));
-    const volume = new NodeKv({ volume: name, local: () => hosted()?.kv?.current ?? null, forwarded });
+    const volume = new NodeKv({
+      local: () => hosted()?.kv?.current ?? null,
+      about: () => hosted()?.kv?.about() ?? aboutNothing(name),
+      forwarded,
+    });
     return new RespServer({
       volume: () => volume,
       version: PACKAGE_VERSION,

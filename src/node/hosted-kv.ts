@@ -8,7 +8,7 @@ import { BLOCK_BYTES } from '../base/units.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { BackupKv } from '../kv/backup-kv.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../kv/content.ts';
-import type { KvLimits, KvVolume } from '../kv/operations.ts';
+import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
 import { type Describe, PrimaryKv } from '../kv/primary-kv.ts';
 import { StaleKv } from '../kv/stale-kv.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
@@ -233,6 +233,11 @@ export class HostedKv {
     return { answers, keys, version, liveBytes, usedBytes: usedBlocks * BLOCK_BYTES, loadMs: Math.round(this.loadMs) };
   }
 
+  /** As far as it is known here, whether it is served or not. */
+  about(): KvInfo {
+    return new StaleKv(this.content, KV_LIMITS, () => this.describe()).info();
+  }
+
   // --- time -------------------------------------------------------------------------------------------------------------
 
   /** Every 20 ms or so. */
@@ -246,6 +251,12 @@ export class HostedKv {
     this.end();
     this.closed = true;
   }
+}
+
+/** Of a volume that this node has no replica of. */
+export function aboutNothing(volume: string): KvInfo {
+  const nothing = { epoch: 0, sizeBytes: 0, version: 0, keys: 0, liveBytes: 0, usedBytes: 0 };
+  return { volume, role: 'backup', state: 'absent', ...nothing, limits: KV_LIMITS };
 }
 
 function infoOf({ name, volumeId, sizeBytes, epoch, committedPosition }: BlockStore): VolumeInfo {

@@ -3,7 +3,6 @@
  *
  * Guarantees: a transaction is forwarded only if it was not executed here.
  */
-import { HoldfastError } from '../base/errors.ts';
 import type {
   Entry,
   Key,
@@ -25,9 +24,10 @@ export interface Forwarded extends Omit<PortVolume, 'info'> {
 }
 
 export interface NodeKvParts {
-  volume: string;
   /** What this node serves of it at this moment; null: nothing. */
   local: () => KvVolume | null;
+  /** What is known of it here, served or not. */
+  about: () => KvInfo;
   forwarded: Forwarded;
 }
 
@@ -39,13 +39,7 @@ export class NodeKv implements PortVolume {
   }
 
   info(): KvInfo {
-    const info = this.o.local()?.info();
-    if (info !== undefined) return info;
-    throw new HoldfastError('NOT_PRIMARY', {
-      operation: 'info',
-      volume: this.o.volume,
-      detail: 'this node does not serve it at the moment',
-    });
+    return this.o.local()?.info() ?? this.o.about();
   }
 
   /** Tried here first. */

@@ -43,9 +43,14 @@ export class KvCluster {
     );
   }
 
-  /** To the port of one node alone. */
-  connect(name: string): Redis {
-    const redis = new Redis({ port: this.port(name), host: '127.0.0.1', retryStrategy: () => 50 });
+  /**
+   * To the port of one node alone.
+   * @param once it ends with its connection. Else it connects again, and sends again what was not answered: which is then
+   * executed twice, since Redis has no request numbers
+   */
+  connect(name: string, once = false): Redis {
+    const retryStrategy = (): number | null => (once ? null : 50);
+    const redis = new Redis({ port: this.port(name), host: '127.0.0.1', retryStrategy });
     // Told by what fails of it.
     redis.on('error', () => {});
     this.opened.push(redis);
