@@ -34,18 +34,21 @@ export function parseServer(text: string): Address | null {
 
 /**
  * The port may be left out (7401), and so may the volume. IPv6 addresses stand in brackets.
+ * @param scheme what the address begins with: `holdfast` for disks, `holdfast-kv` for key-value volumes
  * @throws HoldfastError INVALID_ARGUMENT
  */
-export function parseVolumeAddress(url: string): VolumeAddress {
+export function parseVolumeAddress(url: string, scheme: 'holdfast' | 'holdfast-kv' = 'holdfast'): VolumeAddress {
   const refuse = (detail: string): never => {
     throw new HoldfastError('INVALID_ARGUMENT', {
       operation: 'parse address',
       detail: `"${url}": ${detail}`,
-      remedy: 'write holdfast://host:port/volume',
+      remedy: `write ${scheme}://host:port/volume`,
     });
   };
-  const match = /^holdfast:\/\/([^/?#]*)(?:\/([^/?#]*))?$/.exec(url);
-  if (match === null) return refuse('not the address of a volume');
+  const what = scheme === 'holdfast' ? 'volume' : 'key-value volume';
+  const rest = url.startsWith(`${scheme}://`) ? url.slice(scheme.length + 3) : refuse(`not the address of a ${what}`);
+  const match = /^([^/?#]*)(?:\/([^/?#]*))?$/.exec(rest);
+  if (match === null) return refuse(`not the address of a ${what}`);
   const servers = match[1]!.split(',').map((text): Address => {
     return parseServer(text) ?? refuse(`"${text}" is no host with a port from 1 to 65535`);
   });

@@ -17,6 +17,8 @@ export class Call {
   readonly tail: Uint8Array | null;
   /** Of the request. The caller's own bytes until `encode`. */
   source: Uint8Array | null;
+  /** Makes the payload when the call is first sent: it names what the session has been answered by then. */
+  private compose: ((floor: number) => Uint8Array) | null;
   /** Where the payload of the reply goes, of exactly that length; null: it is allocated. */
   readonly destination: Uint8Array | null;
   /** Point in time of performance.now(), Infinity: none. */
@@ -36,7 +38,14 @@ export class Call {
   constructor(
     type: number,
     range: { offsetBytes: number; lengthBytes: number },
-    more: { source?: Uint8Array; owned?: boolean; destination?: Uint8Array; deadlineAtMs?: number } = {},
+    more: {
+      source?: Uint8Array;
+      owned?: boolean;
+      compose?: (floor: number) => Uint8Array;
+      destination?: Uint8Array;
+      deadlineAtMs?: number;
+      weightBytes?: number;
+    } = {},
   ) {
     this.message = MESSAGE_BY_NUMBER[type]!;
     this.offsetBytes = range.offsetBytes;
@@ -44,13 +53,21 @@ export class Call {
     const source = more.source ?? null;
     this.tail = more.owned ? source : null;
     this.source = more.owned ? null : source;
+    this.compose = more.compose ?? null;
     this.destination = more.destination ?? null;
     this.deadlineAtMs = more.deadlineAtMs ?? Infinity;
-    this.weightBytes = (more.destination ?? more.source)?.length ?? 0;
+    this.weightBytes = more.weightBytes ?? (more.destination ?? more.source)?.length ?? 0;
   }
 
-  /** The frame to send now, before `tail`. The payload is copied the first time, the header is made anew each time. */
-  encode(epoch: number): Uint8Array {
+  /**
+   * The frame to send now, before `tail`. The payload is copied the first time, the header is made anew each time.
+   * @param floor all mutations of the session with numbers below are answered
+   */
+  encode(epoch: number, floor: number): Uint8Array {
+    if (this.compose !== null) {
+      this.source = this.compose(floor);
+      this.compose = null;
+    }
     this.frame ??= new Uint8Array(HEADER_BYTES + (this.source?.length ?? 0));
     if (this.source !== null) {
       this.frame.set(this.source, HEADER_BYTES);

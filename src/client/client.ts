@@ -1,17 +1,14 @@
 /**
  * The client library's entrances: a volume as a device, and what can be asked of a server without one.
  */
-import { asHoldfastError, HoldfastError } from '../base/errors.ts';
-import { decodeList, type ListedVolume, type VolumeInfo } from '../protocol/handshake.ts';
+import { asHoldfastError } from '../base/errors.ts';
+import { decodeList, type ListedVolume } from '../protocol/handshake.ts';
 import { MESSAGES } from '../protocol/messages.ts';
 import { type Address, parseVolumeAddress } from './address.ts';
-import { Connection, type Shared } from './connection.ts';
+import { Connections } from './connections.ts';
 import { Link } from './link.ts';
 import { type ConnectOptions, type Settings, settingsOf } from './options.ts';
-import { Outages } from './outages.ts';
-import { Scout } from './scout.ts';
 import { STAGGER_MS } from './search.ts';
-import { Servers } from './servers.ts';
 import { Volume } from './volume.ts';
 
 /**
@@ -21,41 +18,8 @@ import { Volume } from './volume.ts';
  * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, NO_SUCH_VOLUME, WRONG_VERSION, or as the server answers
  */
 export async function connect(url: string, options: ConnectOptions = {}): Promise<Volume> {
-  const address = parseVolumeAddress(url);
-  const settings = settingsOf(options);
-  let known: VolumeInfo | null = null;
-  const servers = new Servers(address.servers);
-  const accept = (info: VolumeInfo): void => {
-    known ??= info;
-    servers.volumeId ??= info.volumeId;
-    if (known.sizeBytes === info.sizeBytes && Buffer.compare(known.volumeId, info.volumeId) === 0) return;
-    throw new HoldfastError('NO_SUCH_VOLUME', {
-      operation: 'ATTACH',
-      volume: known.name,
-      detail:
-        `the server has another volume there now: id ${hex(info.volumeId)}, ${info.sizeBytes} bytes, ` +
-        `instead of id ${hex(known.volumeId)}, ${known.sizeBytes} bytes`,
-      remedy: 'connect anew to use that one',
-    });
-  };
-  const scout = new Scout(servers, address.volume, settings);
-  const outages = new Outages(settings.events);
-  const shared: Shared = { volume: address.volume, settings, servers, scout, outages, accept };
-  const connections = Array.from({ length: settings.connections }, () => new Connection(shared));
-  try {
-    // The first one alone: where nothing answers, one attempt says so.
-    await connections[0]!.open();
-    await Promise.all(connections.slice(1).map((connection) => connection.open()));
-  } catch (error) {
-    for (const connection of connections) connection.end(asHoldfastError(error));
-    scout.close();
-    throw error;
-  }
-  return new Volume(known!, connections, shared);
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
+  const connections = new Connections(parseVolumeAddress(url), settingsOf(options));
+  return new Volume(await connections.open(), connections);
 }
 
 /**

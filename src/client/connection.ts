@@ -84,11 +84,6 @@ export class Connection implements LinkOwner, Seeker {
     return this.inFlight.size + this.queue.size;
   }
 
-  /** All mutations with numbers below are answered. */
-  get floor(): number {
-    return this.inFlight.lowestUnanswered;
-  }
-
   get ready(): boolean {
     return this.link !== null;
   }
@@ -159,7 +154,7 @@ export class Connection implements LinkOwner, Seeker {
   }
 
   private transmit(call: Call, link: Link): void {
-    link.send(call.encode(this.epoch));
+    link.send(call.encode(this.epoch, this.inFlight.lowestUnanswered));
     if (call.tail !== null) link.send(call.tail);
   }
 

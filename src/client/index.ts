@@ -6,6 +6,26 @@ export { type ErrorCode, type ErrorDetails, HoldfastError } from '../base/errors
 export type { Position } from '../base/position.ts';
 export type { ListedVolume, VolumeInfo } from '../protocol/handshake.ts';
 export { connect, list, ping } from './client.ts';
+export { connectKv } from './kv.ts';
+export type { KvStore } from './kv.ts';
+export type { KvTransaction } from './kv-transaction.ts';
+export type {
+  Bytes,
+  DeleteOptions,
+  KvChange,
+  KvChanged,
+  KvCommitted,
+  KvConnectOptions,
+  KvEntry,
+  KvExpiry,
+  KvIf,
+  KvPage,
+  KvStepResult,
+  PutOptions,
+  ScanOptions,
+  WatchOptions,
+} from './kv-types.ts';
+export type { KvInfo, KvLimits } from '../kv/operations.ts';
 export type { ConnectEvents, ConnectOptions } from './options.ts';
 export type { ReadRange } from './streams.ts';
 export type { Volume, WriteOptions } from './volume.ts';

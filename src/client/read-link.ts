@@ -99,7 +99,8 @@ export class ReadLink implements LinkOwner {
     if (this.ended) return queueMicrotask(() => call.done(this.lostError('closed'), null));
     this.inFlight.add(call);
     this.sentMs.set(call, performance.now());
-    this.link.send(call.encode(this.epoch));
+    this.link.send(call.encode(this.epoch, 0));
+    if (call.tail !== null) this.link.send(call.tail);
   }
 
   /** Where the replica's volume stands. @throws HoldfastError as it answers, CONNECTION_LOST */
@@ -109,8 +110,8 @@ export class ReadLink implements LinkOwner {
 
   destination(header: FrameHeader): Uint8Array | null {
     const call = this.inFlight.get(header.requestId);
-    if (call === undefined || call.givenUp || header.status !== 0) return null;
-    return call.destination!.length === header.payloadBytes ? call.destination : null;
+    if (call === undefined || call.givenUp || call.destination === null || header.status !== 0) return null;
+    return call.destination.length === header.payloadBytes ? call.destination : null;
   }
 
   reply(header: FrameHeader, payload: Uint8Array | null): void {
@@ -118,7 +119,8 @@ export class ReadLink implements LinkOwner {
     if (call === undefined) return;
     const where = { operation: call.message.name, peer: this.address };
     const { offsetBytes, lengthBytes } = call;
-    const fits = header.type === call.message.number && (header.status !== 0 || header.payloadBytes === lengthBytes);
+    const wanted = header.status === 0 ? call.destination : null;
+    const fits = header.type === call.message.number && (wanted === null || header.payloadBytes === wanted.length);
     if (!fits) throw new HoldfastError('BAD_FRAME', { ...where, detail: 'a reply that does not fit its request' });
     if (header.status === 0) return this.settle(call, null, payload);
     const { code, details } = decodeError(header.status, payload, where);

@@ -22,9 +22,11 @@ export interface Reader extends Target {
   close(): Promise<void>;
 }
 
-export function sameRead(call: Call, destination: Uint8Array): Call {
-  const { message, offsetBytes, lengthBytes, deadlineAtMs } = call;
-  return new Call(message.number, { offsetBytes, lengthBytes }, { destination, deadlineAtMs });
+export function sameRead(call: Call, destination: Uint8Array | null): Call {
+  const { message, offsetBytes, lengthBytes, deadlineAtMs, tail } = call;
+  const request = tail === null ? {} : { source: tail, owned: true };
+  const into = destination === null ? {} : { destination };
+  return new Call(message.number, { offsetBytes, lengthBytes }, { ...request, ...into, deadlineAtMs });
 }
 
 /** Reads from whoever has the least to do. */
@@ -46,7 +48,7 @@ export class ReadAny implements Reader {
     const primary = this.primary();
     const link = this.closed ? null : this.leastLoaded(call, primary.load);
     if (link === null) return this.atPrimary(call, primary);
-    const inner = sameRead(call, call.destination!);
+    const inner = sameRead(call, call.destination);
     this.live.set(call, { inner, connection: null });
     inner.done = (error, payload) => {
       if (error === null) this.settle(call, null, payload);
@@ -66,7 +68,7 @@ export class ReadAny implements Reader {
   }
 
   private atPrimary(call: Call, connection: Connection): void {
-    const inner = sameRead(call, call.destination!);
+    const inner = sameRead(call, call.destination);
     this.live.set(call, { inner, connection });
     inner.done = (error, payload) => this.settle(call, error, payload);
     connection.submit(inner);

@@ -27,7 +27,8 @@ import {
 } from '../protocol/marks.ts';
 import { MAX_EXTENTS, MESSAGES } from '../protocol/messages.ts';
 import { Call } from './call.ts';
-import type { Connection, Shared } from './connection.ts';
+import type { Shared } from './connection.ts';
+import type { Connections } from './connections.ts';
 import { Members } from './members.ts';
 import { MAX_TIMER_MS } from './options.ts';
 import { ReadAll } from './read-all.ts';
@@ -53,19 +54,17 @@ export class Volume implements BlockDevice {
   readonly blockBytes: number;
   readonly atomicBytes: number;
   readonly readOnly: boolean;
-  private readonly connections: readonly Connection[];
-  private readonly shared: Shared;
+  private readonly connections: Connections;
   /** Takes reads; null: whichever connection is picked. */
   private readonly reader: Reader | null;
   /** Why nothing is done any more. */
   private stopped: HoldfastError | null = null;
-  private nextConnection = 0;
   private closed = false;
   /** Writes, zeroes and trims that are under way: what a flush waits for. */
   private readonly mutations: Set<Promise<unknown>> = new Set();
 
   /** See `connect`. */
-  constructor(info: VolumeInfo, connections: readonly Connection[], shared: Shared) {
+  constructor(info: VolumeInfo, connections: Connections) {
     this.name = info.name;
     this.volumeId = info.volumeId;
     this.sizeBytes = info.sizeBytes;
@@ -73,8 +72,7 @@ export class Volume implements BlockDevice {
     this.atomicBytes = info.atomicBytes;
     this.readOnly = info.readOnly;
     this.connections = connections;
-    this.shared = shared;
-    this.reader = this.readerOf(shared);
+    this.reader = this.readerOf(connections.shared);
   }
 
   private readerOf(shared: Shared): Reader | null {
@@ -82,7 +80,7 @@ export class Volume implements BlockDevice {
       case 'primary':
         return null;
       case 'any':
-        return new ReadAny(new Members(shared, false), () => this.pick());
+        return new ReadAny(new Members(shared, false), () => this.connections.pick());
       case 'all':
         return new ReadAll(new Members(shared, true), shared.settings, (error) => (this.stopped = error));
     }
@@ -258,8 +256,7 @@ export class Volume implements BlockDevice {
   async close(): Promise<void> {
     this.closed = true;
     await this.reader?.close();
-    await Promise.all(this.connections.map((connection) => connection.close()));
-    this.shared.scout.close();
+    await this.connections.close();
   }
 
   private check(operation: string, offsetBytes: number, lengthBytes: number): void {
@@ -268,21 +265,7 @@ export class Volume implements BlockDevice {
   }
 
   private targetOf(call: Call): Target {
-    return this.reader !== null && call.message.number === MESSAGES.READ.number ? this.reader : this.pick();
-  }
-
-  /** The connection with the least to do; a connected one before one that is not. */
-  private pick(): Connection {
-    const { connections } = this;
-    let best = connections[this.nextConnection++ % connections.length]!;
-    for (const other of connections) {
-      const order =
-        Number(best.failure !== null) - Number(other.failure !== null) ||
-        Number(other.ready) - Number(best.ready) ||
-        best.load - other.load;
-      if (order > 0) best = other;
-    }
-    return best;
+    return this.reader !== null && call.message.number === MESSAGES.READ.number ? this.reader : this.connections.pick();
   }
 
   private async mutate(

@@ -7,13 +7,13 @@
  */
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { parseServer } from '../client/address.ts';
-import { Call } from '../client/call.ts';
 import { Connection } from '../client/connection.ts';
+import { kvCall } from '../client/kv-call.ts';
 import { settingsOf } from '../client/options.ts';
 import { Outages } from '../client/outages.ts';
 import { Scout } from '../client/scout.ts';
 import { Servers } from '../client/servers.ts';
-import { type KvRequest, decodeFound, decodeNumber, decodePage, decodeResult, encodeRequest } from '../kv/codec.ts';
+import { type KvRequest, decodeFound, decodeNumber, decodePage, decodeResult } from '../kv/codec.ts';
 import type {
   Entry,
   Key,
@@ -25,7 +25,6 @@ import type {
   TransactionResult,
 } from '../kv/operations.ts';
 import type { Forwarded } from '../node/node-kv.ts';
-import { MESSAGES } from '../protocol/messages.ts';
 
 /** A failover takes a second or two. */
 const RETRY_MS = 20_000;
@@ -89,12 +88,9 @@ export class KvForwarder implements Forwarded {
     this.connection = this.opened = this.scout = null;
   }
 
-  private ask<T>(request: (floor: number) => KvRequest, decode: (reply: Uint8Array) => T, done: KvDone<T>): void {
+  private ask<T>(request: KvRequest, decode: (reply: Uint8Array) => T, done: KvDone<T>): void {
     this.withConnection((connection) => {
-      const asked = request(connection.floor);
-      const payload = encodeRequest(asked);
-      const { number } = asked.operation === 'execute' ? MESSAGES.KV_EXECUTE : MESSAGES.KV_READ;
-      const call = new Call(number, { offsetBytes: 0, lengthBytes: payload.length }, { source: payload, owned: true });
+      const call = kvCall(request, {});
       call.done = (error, reply) => {
         if (error !== null) return done(error, null);
         let result: T;
@@ -110,23 +106,20 @@ export class KvForwarder implements Forwarded {
   }
 
   get(keys: Key[], done: KvDone<Array<Entry | null>>): void {
-    this.ask(() => ({ operation: 'get', keys }), decodeFound, done);
+    this.ask({ operation: 'get', keys }, decodeFound, done);
   }
 
   scan(scan: ScanRequest, done: KvDone<ScanPage>): void {
-    this.ask(() => ({ operation: 'scan', scan }), decodePage, done);
+    this.ask({ operation: 'scan', scan }, decodePage, done);
   }
 
   size(done: KvDone<number>): void {
-    this.ask(() => ({ operation: 'size' }), decodeNumber, done);
+    this.ask({ operation: 'size' }, decodeNumber, done);
   }
 
   /** Under a session of its own. */
   execute(transaction: Transaction, _id: RequestId | null, done: KvDone<TransactionResult>): void {
-    const request = (floor: number): KvRequest => {
-      return { operation: 'execute', transaction, id: { session: 0n, request: 0, floor, since: 0 } };
-    };
-    this.ask(request, decodeResult, done);
+    this.ask({ operation: 'execute', transaction, id: null }, decodeResult, done);
   }
 
   close(): void {

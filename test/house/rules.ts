@@ -13,7 +13,7 @@ const ARROWS: Record<string, readonly string[]> = {
   nbd: ['base'],
   kv: ['base'],
   resp: ['base', 'kv'],
-  client: ['base', 'protocol'],
+  client: ['base', 'protocol', 'kv'],
   coordination: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv'],
   node: ['base', 'protocol', 'storage', 'replication', 'nbd', 'kv', 'resp', 'coordination', 'native-free'],
   gateway: ['base', 'protocol', 'nbd', 'kv', 'client', 'node', 'replication'],

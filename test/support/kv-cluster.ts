@@ -28,6 +28,16 @@ export class KvCluster {
     return kv;
   }
 
+  /** For the client library: of these nodes. */
+  url(names: readonly string[] = NAMES): string {
+    return `holdfast-kv://${names.map((name) => this.address(name)).join(',')}/${VOLUME}`;
+  }
+
+  /** Where clients of our protocol connect. */
+  address(name: string): string {
+    return this.cluster.slot(name).address;
+  }
+
   port(name: string): number {
     return this.ports.get(name)!;
   }
