@@ -94,7 +94,15 @@ export function addFaultCommand(program: Command, run: Run): void {
     sub(name, text).action((flags: Flags) => run(() => ask(flags, { kind: name }, done), flags.json));
   };
   simple('kill', 'the node ends itself with SIGKILL, now', 'it is killed');
-  simple('heal', 'ends every cut', 'it is cut off from nobody');
+  simple('stop', 'the node stops in good order, as by SIGTERM', 'it stops');
+  sub('heal', 'ends every cut, or those from some')
+    .option('--from <names>', 'nodes, `coordinator`, `clients`, with commas between; default: all')
+    .action((flags: Flags) =>
+      run(() => {
+        const from = flags.from === undefined ? {} : { from: flags.from.split(',').map((name) => name.trim()) };
+        return ask(flags, { kind: 'heal', ...from }, 'healed');
+      }, flags.json),
+    );
   simple('status', 'what it waits to crash at, and whom it is cut off from', 'its faults');
   sub('pause', 'the node is stopped for a while, as by SIGSTOP and SIGCONT')
     .requiredOption('--ms <ms>', 'for how long, at most 120000')

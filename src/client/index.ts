@@ -8,6 +8,7 @@ export type { ListedVolume, VolumeInfo } from '../protocol/handshake.ts';
 export { connect, list, ping } from './client.ts';
 export { connectKv } from './kv.ts';
 export type { KvStore } from './kv.ts';
+export { type GetResult, Kv739, type Kv739Options, type Put739Result } from './kv739.ts';
 export type { KvTransaction } from './kv-transaction.ts';
 export type {
   Bytes,

@@ -29,6 +29,7 @@ export class ReadListed implements Reader {
   private readonly asked: Map<Call, Call> = new Map();
   private readonly abort = new AbortController();
   private failure: HoldfastError | null = null;
+  private turn = 0;
   private idle: () => void = () => {};
 
   constructor(shared: Shared, servers: readonly Address[]) {
@@ -77,9 +78,10 @@ export class ReadListed implements Reader {
       if (this.asked.has(call)) continue;
       const links = [...this.links.values()].filter((link) => link.admits(call));
       if (links.length === 0) return;
+      const first = links[this.turn++ % links.length]!;
       this.ask(
         call,
-        links.reduce((best, link) => (link.load < best.load ? link : best)),
+        links.reduce((best, link) => (link.load < best.load ? link : best), first),
       );
     }
   }

@@ -78,7 +78,7 @@ export class Faults {
 
   /** @throws HoldfastError INVALID_ARGUMENT */
   perform(fields: Fields, known: Known): object {
-    switch (choiceField(fields, 'kind', ['crash', 'kill', 'pause', 'partition', 'heal', 'status'])) {
+    switch (choiceField(fields, 'kind', ['crash', 'kill', 'stop', 'pause', 'partition', 'heal', 'status'])) {
       case 'crash': {
         const volume = fields['volume'] === undefined ? '' : textField(fields, 'volume');
         if (volume !== '') checkName('volume', volume, known.volumes);
@@ -91,6 +91,10 @@ export class Faults {
         // The answer leaves first.
         setImmediate(() => process.kill(process.pid, 'SIGKILL'));
         break;
+      case 'stop':
+        this.log('told to stop', {});
+        setImmediate(() => process.kill(process.pid, 'SIGTERM'));
+        break;
       case 'pause':
         this.pause(countField(fields, 'ms', MIN_FAULT_MS, MAX_FAULT_MS));
         break;
@@ -98,7 +102,7 @@ export class Faults {
         this.partition(fields, known);
         break;
       case 'heal':
-        this.heal();
+        this.heal(fields['from'] === undefined ? undefined : namesOf(fields));
         break;
     }
     return { ...this.status(), pid: process.pid };
@@ -145,12 +149,7 @@ export class Faults {
   // --- cuts ---------------------------------------------------------------------------------------------------------
 
   private partition(fields: Fields, { nodes }: Known): void {
-    const { from } = fields;
-    if (!Array.isArray(from) || from.length === 0 || from.length > MAX_FROM) {
-      const detail = `from is not a list of 1 to ${MAX_FROM} names`;
-      throw new HoldfastError('INVALID_ARGUMENT', { operation: 'fault', detail });
-    }
-    const names = from.map((_, i) => textField(from as unknown as Fields, String(i)));
+    const names = namesOf(fields);
     for (const name of names) checkName('node', name, [...nodes, COORDINATOR, CLIENTS]);
     const way = fields['way'] === undefined ? 'both' : choiceField(fields, 'way', WAYS);
     const forMs = fields['forMs'] === undefined ? null : countField(fields, 'forMs', MIN_FAULT_MS, MAX_FAULT_MS);
@@ -211,6 +210,14 @@ export class Faults {
     };
     return new CutCoordinator(inner, { isCut: (way) => this.isCut(COORDINATOR, way), onHealed }, deadlineMs);
   }
+}
+
+function namesOf({ from }: Fields): string[] {
+  if (Array.isArray(from) && from.length > 0 && from.length <= MAX_FROM) {
+    return from.map((_, i) => textField(from as unknown as Fields, String(i)));
+  }
+  const detail = `from is not a list of 1 to ${MAX_FROM} names`;
+  throw new HoldfastError('INVALID_ARGUMENT', { operation: 'fault', detail });
 }
 
 function wayOf(cut: Cut): (typeof WAYS)[number] {

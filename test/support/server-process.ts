@@ -8,6 +8,9 @@ import { fileURLToPath } from 'node:url';
 
 export const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
+// Each process and each folder is cleared away at the exit.
+process.setMaxListeners(100);
+
 /** A folder that is removed when the test process ends. */
 export function temporaryFolder(): string {
   const dir = mkdtempSync(join(process.env['HOLDFAST_TEST_DIR'] ?? tmpdir(), 'holdfast-test-'));
