@@ -148,8 +148,8 @@ interface Kill {
   reconciliationMs: number | null;
   /** The longest pause after the node was started again, while it was brought in. */
   pauseWhileBroughtInMs: number;
-  reintegrationMs: number;
-  inSyncAfterMs: number;
+  reintegrationMs: number | null;
+  inSyncAfterMs: number | null;
 }
 
 interface Options {
@@ -209,8 +209,8 @@ async function main({ rounds, json }: Options): Promise<void> {
           promotionMs: seeking && open && open - seeking,
           reconciliationMs: open && gap.toMs - open,
           pauseWhileBroughtInMs: later.toMs - later.fromMs,
-          reintegrationMs: begun === null || ended === null ? Number.NaN : ended - begun,
-          inSyncAfterMs: (ended ?? Number.NaN) - killedMs,
+          reintegrationMs: begun && ended && ended - begun,
+          inSyncAfterMs: ended && ended - killedMs,
         };
         kills.push(kill);
         note(`round ${round}: ${victim} (${role}) killed: longest pause ${kill.longestPauseMs} ms`);
