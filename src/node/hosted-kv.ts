@@ -12,8 +12,8 @@ import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
 import { type Describe, PrimaryKv } from '../kv/primary-kv.ts';
 import { StaleKv } from '../kv/stale-kv.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
+import { volumeInfoOf } from '../replication/checks.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
-import type { VolumeInfo } from '../replication/served-volume.ts';
 import type { LogRecord } from '../replication/store.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
@@ -161,7 +161,7 @@ export class HostedKv {
         ? stale
         : new AvailableKv(linearizable, stale, PATIENCE_MS);
     const vouches = (_session: bigint, since: number): boolean => since >= content.index.answers.forgotten;
-    const under = { info: () => infoOf(store) };
+    const under = { info: () => volumeInfoOf(store, false) };
     const served = new KvServed(kv, under, arena, vouches);
     this.served = { served, primary: primaryVolume !== null, isolated, linearizable };
     this.host.serve(this.served.served, this.served.primary);
@@ -257,10 +257,6 @@ export class HostedKv {
 export function aboutNothing(volume: string): KvInfo {
   const nothing = { epoch: 0, sizeBytes: 0, version: 0, keys: 0, liveBytes: 0, usedBytes: 0 };
   return { volume, role: 'backup', state: 'absent', ...nothing, limits: KV_LIMITS };
-}
-
-function infoOf({ name, volumeId, sizeBytes, epoch, committedPosition }: BlockStore): VolumeInfo {
-  return { name, volumeId, sizeBytes, readOnly: false, epoch, position: committedPosition };
 }
 
 function changeOf({ kind, firstBlock, blockCount, slot }: LogRecord): BlockChange {

@@ -75,6 +75,7 @@ export const PEER_MESSAGES = {
   RESIGNED: row(22, 'primary', 8, 8),
   FINISH: row(23, 'primary', 18, 18 + MAX_SESSION_PAGES * (2 + MAX_SESSION_PAGE_BYTES)),
   GRANT: row(24, 'primary', 28, 28),
+  FETCH: row(25, 'primary', 21, 21),
   STATUS: row(48, 'replica', 61, 57 + RUNS_BYTES),
   REFUSED: row(49, 'replica', 10, 10 + MAX_REASON_BYTES),
   ACK: row(50, 'replica', 16, 16),
@@ -82,6 +83,8 @@ export const PEER_MESSAGES = {
   COPY_ACK: row(52, 'replica', 8, 8),
   FINISHED: row(53, 'replica', 0, 0),
   ASK: row(54, 'replica', 8, 8),
+  FETCHED: row(55, 'replica', 16, 16 + MAX_IO_BLOCKS * (4 + BLOCK_BYTES), true),
+  MEND: row(56, 'replica', 8, 8),
 } as const satisfies Record<string, Row>;
 
 export type PeerMessageName = keyof typeof PEER_MESSAGES;

@@ -46,6 +46,7 @@ export interface PeerPayload {
 export function encodePeer(message: PeerMessage): PeerPayload {
   if (message.type === 'RECORD') return peerPayload('RECORD', EMPTY, message.bytes);
   if (message.type === 'COPY') return peerPayload('COPY', copyFields(message), message.payload ?? EMPTY);
+  if (message.type === 'FETCHED') return peerPayload('FETCHED', fetchedFields(message), message.payload ?? EMPTY);
   return peerPayload(message.type, fieldsOf(message).finish());
 }
 
@@ -64,19 +65,20 @@ export function peerHead({ name, fields, content, crc }: PeerPayload, number: nu
 }
 
 /**
- * `payload` is kept only by RECORD and COPY.
+ * `payload` is kept only by RECORD, COPY and FETCHED.
  * @throws HoldfastError BAD_FRAME
  */
 export function decodePeer({ name }: PeerFrameType, payload: Uint8Array): PeerMessage {
   if (name === 'RECORD') return { type: 'RECORD', bytes: payload };
   const r = new ByteReader(payload, name);
   if (name === 'COPY') return readCopy(r, payload);
+  if (name === 'FETCHED') return readFetched(r, payload);
   const message = read(name, r);
   r.end();
   return message;
 }
 
-type WithFields = Exclude<PeerMessage, { type: 'RECORD' | 'COPY' }>;
+type WithFields = Exclude<PeerMessage, { type: 'RECORD' | 'COPY' | 'FETCHED' }>;
 
 function fieldsOf(m: WithFields): ByteWriter {
   const w = new ByteWriter(MAX_PEER_PAYLOAD_BYTES);
@@ -98,6 +100,15 @@ function fieldsOf(m: WithFields): ByteWriter {
       return position(w.number(m.n).u32(Math.max(0, Math.floor(m.ms))), m.committed);
     case 'ASK':
       return w.number(m.n);
+    case 'FETCH':
+      checkBlocks(m.firstBlock, m.blockCount);
+      return w
+        .number(m.n)
+        .number(m.firstBlock)
+        .u32(m.blockCount)
+        .u8(m.content ? 1 : 0);
+    case 'MEND':
+      return w.number(m.block);
     case 'FINISH':
       position(w, m.committed).u16(m.sessions.length);
       if (m.sessions.length > MAX_SESSION_PAGES) throw new RangeError(`${m.sessions.length} pages of sessions`);
@@ -123,25 +134,53 @@ function fieldsOf(m: WithFields): ByteWriter {
   }
 }
 
+function checkBlocks(first: number, count: number): void {
+  if (count < 1 || count > MAX_IO_BLOCKS || first + count > MAX_BLOCKS)
+    throw new RangeError(`blocks ${first} and following, ${count} of them`);
+}
+
+function readBlocks(r: ByteReader): { firstBlock: number; blockCount: number } {
+  const [firstBlock, blockCount] = [r.number(), r.u32()];
+  if (blockCount < 1 || blockCount > MAX_IO_BLOCKS || firstBlock + blockCount > MAX_BLOCKS)
+    r.fail(`blocks ${firstBlock} and following, ${blockCount} of them`);
+  return { firstBlock, blockCount };
+}
+
+function fetchedFields({ n, crcs, payload }: Extract<Upstream, { type: 'FETCHED' }>): Uint8Array {
+  const fits = payload === null || (payload.length === crcs.length * BLOCK_BYTES && payload.length > 0);
+  if (!fits || crcs.length > MAX_IO_BLOCKS)
+    throw new RangeError(`${crcs.length} blocks, ${payload?.length ?? 0} bytes`);
+  const w = new ByteWriter(16 + 4 * MAX_IO_BLOCKS)
+    .number(n)
+    .u32(crcs.length)
+    .u32(payload === null ? 0 : 1);
+  for (const crc of crcs) w.u32(crc);
+  return w.finish();
+}
+
+function readFetched(r: ByteReader, payload: Uint8Array): PeerMessage {
+  const [n, count, hasContent] = [r.number(), r.u32(), r.u32()];
+  if (count > MAX_IO_BLOCKS || hasContent > 1 || (hasContent === 1 && count === 0)) r.fail(`${count} blocks`);
+  const content = hasContent * count * BLOCK_BYTES;
+  if (r.left !== 4 * count + content) r.fail(`${r.left} bytes for ${count} blocks`);
+  const crcs = Array.from({ length: count }, () => r.u32());
+  return { type: 'FETCHED', n, crcs, payload: hasContent === 1 ? payload.subarray(payload.length - content) : null };
+}
+
 function copyFields({ id, firstBlock, blockCount, payload }: Extract<Downstream, { type: 'COPY' }>): Uint8Array {
-  const fits = payload === null || payload.length === blockCount * BLOCK_BYTES;
-  if (!fits || blockCount < 1 || blockCount > MAX_IO_BLOCKS || firstBlock + blockCount > MAX_BLOCKS) {
-    throw new RangeError(`a copy of ${blockCount} blocks with ${payload?.length ?? 0} bytes`);
-  }
+  checkBlocks(firstBlock, blockCount);
+  if (payload !== null && payload.length !== blockCount * BLOCK_BYTES)
+    throw new RangeError(`a copy of ${blockCount} blocks with ${payload.length} bytes`);
   const hasContent = payload === null ? 0 : 1;
   return new ByteWriter(COPY_FIELDS_BYTES).number(id).number(firstBlock).u32(blockCount).u32(hasContent).finish();
 }
 
 function readCopy(r: ByteReader, payload: Uint8Array): PeerMessage {
   const id = r.number();
-  const firstBlock = r.number();
-  const blockCount = r.u32();
+  const { firstBlock, blockCount } = readBlocks(r);
   const hasContent = r.u32();
   const content = hasContent === 1 ? blockCount * BLOCK_BYTES : 0;
   if (hasContent > 1 || r.left !== content) r.fail(`${r.left} bytes of content for ${blockCount} blocks`);
-  if (blockCount < 1 || blockCount > MAX_IO_BLOCKS || firstBlock + blockCount > MAX_BLOCKS) {
-    r.fail(`blocks ${firstBlock} and following, ${blockCount} of them`);
-  }
   const bytes = hasContent === 1 ? payload.subarray(COPY_FIELDS_BYTES) : null;
   return { type: 'COPY', id, firstBlock, blockCount, payload: bytes };
 }
@@ -166,6 +205,10 @@ function read(name: PeerMessageName, r: ByteReader): Downstream | Upstream {
       return { type: name, n: r.number(), ms: r.u32(), committed: readPosition(r) };
     case 'ASK':
       return { type: name, n: r.number() };
+    case 'FETCH':
+      return { type: name, n: r.number(), ...readBlocks(r), content: r.u8() === 1 };
+    case 'MEND':
+      return { type: name, block: r.number() };
     case 'FINISH': {
       const committed = readPosition(r);
       const count = r.u16();

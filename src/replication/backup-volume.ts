@@ -12,8 +12,9 @@ import { BLOCK_BYTES, MAX_IO_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { Mark } from '../storage/marks.ts';
-import { refusalOf } from './checks.ts';
+import { refusalOf, volumeInfoOf } from './checks.ts';
 import type { Follower } from './follower.ts';
+import type { Downstream, PeerLink } from './peer-messages.ts';
 import { DRIFT } from './rules.ts';
 import type { Attachment, Done, ReadDone, ServedVolume, VolumeInfo } from './served-volume.ts';
 
@@ -55,15 +56,7 @@ export class BackupVolume implements ServedVolume {
   }
 
   info(): VolumeInfo {
-    const { store } = this.o;
-    return {
-      name: store.name,
-      volumeId: store.volumeId,
-      sizeBytes: store.sizeBytes,
-      readOnly: true,
-      epoch: store.epoch,
-      position: store.committedPosition,
-    };
+    return volumeInfoOf(this.o.store, true);
   }
 
   read(offsetBytes: number, lengthBytes: number, slot: Slot, done: ReadDone): void {
@@ -102,6 +95,22 @@ export class BackupVolume implements ServedVolume {
     }
     this.waiting.push(answer);
     this.renew(true);
+  }
+
+  /** Answers a FETCH: what is here once all that came before it is applied. */
+  tellOf({ n, firstBlock, blockCount, content }: Extract<Downstream, { type: 'FETCH' }>, link: PeerLink): void {
+    const { store, arena, follower } = this.o;
+    const slot = firstBlock + blockCount <= store.blocks ? arena.take(blockCount) : null;
+    if (slot === null || this.over !== null) {
+      if (slot !== null) arena.release(slot);
+      return link.send({ type: 'FETCHED', n, crcs: [], payload: null });
+    }
+    follower.read(firstBlock, blockCount, slot, (error) => {
+      const release = (): void => arena.release(slot);
+      const crcs = error === null ? [...slot.crcs.subarray(0, blockCount)] : [];
+      const payload = error === null && content ? slot.payload.subarray(0, blockCount * BLOCK_BYTES) : null;
+      link.send({ type: 'FETCHED', n, crcs, payload }, release);
+    });
   }
 
   /** Something waits for the commit of a record, until what this returns is called. */

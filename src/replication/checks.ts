@@ -3,7 +3,7 @@ import { type ErrorCode, HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { BlockStore } from '../storage/block-store.ts';
-import type { Expired } from './served-volume.ts';
+import type { Expired, VolumeInfo } from './served-volume.ts';
 
 export interface Asked {
   operation: string;
@@ -64,4 +64,10 @@ export function dropReasonOf(store: BlockStore, waiting: Waiting): HoldfastError
   if (!store.outOfSpace) return null;
   const remedy = 'free space there; writing goes on by itself';
   return new HoldfastError('NO_SPACE', { ...where, detail: 'the disk under this sparse volume is full', remedy });
+}
+
+/** What is told of a volume. Its position is what is known to be committed. */
+export function volumeInfoOf(store: BlockStore, readOnly: boolean): VolumeInfo {
+  const { name, volumeId, sizeBytes, epoch, committedPosition: position } = store;
+  return { name, volumeId, sizeBytes, readOnly, epoch, position };
 }

@@ -1,6 +1,7 @@
 /** The waist between the volume that a primary serves and the group that it belongs to. */
 import type { Position } from '../base/position.ts';
 import type { CrashPoint } from './crash-points.ts';
+import type { FetchBlock } from './mender.ts';
 import type { Rules } from './rules.ts';
 import type { Done } from './served-volume.ts';
 import type { LogRecord } from './store.ts';
@@ -15,6 +16,8 @@ export interface CommitGroup {
   rightToRead(done: Done): void;
   /** Whether it has it at this moment. */
   mayRead(): boolean;
+  /** Another replica's copy of a block that is damaged here. Without it there is none. */
+  readonly fetchBlock?: FetchBlock | undefined;
   reached(point: CrashPoint): void;
   readonly rules: Pick<Rules, 'readsWait' | 'sessionsOnce'>;
 }

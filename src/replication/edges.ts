@@ -10,6 +10,7 @@ import type { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import { RECORD_KINDS } from '../storage/record.ts';
+import type { MendedReads } from './mended-reads.ts';
 import type { Operation, RangeLock } from './range-lock.ts';
 import type { LogRecord, ReplicatedStore } from './store.ts';
 
@@ -99,6 +100,7 @@ export class Edges {
     lock: RangeLock<LogRecord>,
     store: ReplicatedStore,
     pool: Scratch,
+    mended: MendedReads,
     done: (error: HoldfastError | null) => void,
   ): void {
     const { first, count, head, tail, slot } = this.write;
@@ -108,8 +110,8 @@ export class Edges {
     if (tailPartial && !blocks.includes(last)) blocks.push(last);
     let left = blocks.length;
     let failure: HoldfastError | null = null;
-    const one = (block: number): void => {
-      const operation = lock.read(block, 1, () =>
+    const one = (block: number, mayMend = true): void => {
+      const operation: Operation<LogRecord> = lock.read(block, 1, () =>
         pool.use((scratch) =>
           store.readBlocks(block, 1, scratch, (error) => {
             if (error === null) {
@@ -120,8 +122,16 @@ export class Edges {
               }
             }
             pool.give(scratch);
-            failure ??= error;
-            if (--left === 0) done(failure);
+            const over = (): void => {
+              failure ??= error;
+              if (--left === 0) done(failure);
+            };
+            // Not under the lock: what mends it has to pass.
+            if (error === null || !mayMend) return over();
+            const mending = mended.mend(error, (right) => (right ? one(block, false) : over()));
+            if (!mending) return over();
+            this.held.splice(this.held.indexOf(operation), 1);
+            lock.finish(operation);
           }),
         ),
       );

@@ -15,6 +15,7 @@ import { BLOCK_BYTES } from '../base/units.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, type RecordFields, decodeRecord, hasPayload, isControl, isLocal } from '../storage/record.ts';
+import { REPAIR_ID } from './block-exchange.ts';
 import type { CrashPoint } from './crash-points.ts';
 import type { Downstream } from './peer-messages.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
@@ -25,6 +26,8 @@ export interface FollowerEvents {
   durable(position: Position): void;
   /** The copy of that number is durable. */
   copied(id: number): void;
+  /** A block was read that does not match its checksum. */
+  corrupt?(block: number): void;
   /** Everything is here: the store may say that it is in sync, once it has said so durably. */
   finished(): void;
   /** What came down the stream cannot be taken: the stream is to end. */
@@ -75,6 +78,7 @@ export class Follower {
         events.durable(position);
       },
       localDurable: (record) => this.copyDurable(record),
+      corrupt: (block) => this.events.corrupt?.(block),
       room: () => this.goOn(),
       failed: (error) => {
         this.closed = true;
@@ -198,9 +202,11 @@ export class Follower {
     const blocks = payload === null ? 0 : blockCount;
     const slot = this.room(blocks);
     if (slot === null) return null;
-    this.copiedBlocks += blockCount;
     if (payload !== null) copyBytes(slot.payload, 0, payload);
-    const kind = payload === null ? RECORD_KINDS.COPY_ZERO : RECORD_KINDS.COPY;
+    const mends = id === REPAIR_ID && this.store.replica.state !== 'syncing';
+    if (!mends) this.copiedBlocks += blockCount;
+    const copied = mends ? RECORD_KINDS.REPAIR : RECORD_KINDS.COPY;
+    const kind = payload === null ? RECORD_KINDS.COPY_ZERO : copied;
     const nowhere = { epoch: 0, seq: 0, commitEpoch: 0, commitSeq: 0, session: 0n, request: 0 };
     const record = this.append({ kind, ...nowhere, firstBlock, blockCount }, slot, crcBlocksOf(slot, blocks));
     this.copies.set(record, { id, operation: this.order(record) });
@@ -259,7 +265,7 @@ export class Follower {
     if (copy === undefined) return;
     this.copies.delete(record);
     this.lock.unhold(copy.operation);
-    this.events.copied(copy.id);
+    if (copy.id !== REPAIR_ID) this.events.copied(copy.id);
   }
 
   /** The primary says that everything up to here is committed. */

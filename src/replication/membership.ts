@@ -128,3 +128,9 @@ export class Membership {
     this.over = true;
   }
 }
+
+/** Why that register ends the tenure of that epoch. */
+export function deposedBy({ epoch, primary }: GroupRegister, own: number): string {
+  if (epoch === own) return 'the register has it in sync no longer';
+  return `epoch ${epoch} has begun, its primary is ${primary || 'to be found'}`;
+}

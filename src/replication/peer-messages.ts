@@ -18,7 +18,7 @@ export type Downstream =
   | { type: 'RECORD'; bytes: Uint8Array }
   /** Heartbeat n. What is committed; the receiver's promise begins when it handles it. */
   | { type: 'BEAT'; n: number; committed: Position }
-  /** Content of blocks; without bytes they read as zeros. */
+  /** Content of blocks; without bytes they read as zeros. Of id 0: it was asked for by MEND. */
   | { type: 'COPY'; id: number; firstBlock: number; blockCount: number; payload: Uint8Array | null }
   /** The next record is the one behind this position, and none is left out from then on. */
   | { type: 'BARRIER'; position: Position }
@@ -26,6 +26,8 @@ export type Downstream =
   | { type: 'HANDOVER'; of: 'absent' | 'mark'; name: string; position: Position; runs: Runs }
   /** Answer to ASK n: the receiver may answer reads for so long from when it asked (0: not now). */
   | { type: 'GRANT'; n: number; ms: number; committed: Position }
+  /** What do you have there, when all that came before this is applied? With the bytes, if `content`. */
+  | { type: 'FETCH'; n: number; firstBlock: number; blockCount: number; content: boolean }
   /** The primary of that epoch serves no more, on purpose: its promises are given back, somebody else may begin. */
   | { type: 'RESIGNED'; epoch: number }
   /** Everything is there: be in sync, durably. */
@@ -53,6 +55,10 @@ export type Upstream =
   /** May I answer reads myself, and what is committed? */
   | { type: 'ASK'; n: number }
   | { type: 'COPY_ACK'; id: number }
+  /** Answer to FETCH n: the CRC of each block, unseeded, and the bytes. No CRCs: it cannot be read. */
+  | { type: 'FETCHED'; n: number; crcs: readonly number[]; payload: Uint8Array | null }
+  /** The receiver's copy of that block does not match its checksum: send it. */
+  | { type: 'MEND'; block: number }
   | { type: 'FINISHED' };
 
 export type PeerMessage = Downstream | Upstream;

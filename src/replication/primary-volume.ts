@@ -18,8 +18,9 @@ import type { Mark, MarkChange } from '../storage/marks.ts';
 import { RECORD_KINDS, type RecordKind, hasPayload, isControl } from '../storage/record.ts';
 import type { CommitGroup } from './commit-group.ts';
 import { Edges, Scratch } from './edges.ts';
-import { dropReasonOf, isCommitted, refusalOf } from './checks.ts';
+import { dropReasonOf, isCommitted, refusalOf, volumeInfoOf } from './checks.ts';
 import { Flushes } from './flushes.ts';
+import { MendedReads } from './mended-reads.ts';
 import { type Awaiting, type Mutation, lateAnswer } from './mutation.ts';
 import { OwedZeros } from './owed-zeros.ts';
 import { type Operation, RangeLock } from './range-lock.ts';
@@ -60,6 +61,7 @@ export class PrimaryVolume implements ServedVolume {
   private idleWaiters: Array<() => void> = [];
   private readonly owedZeros: OwedZeros;
   private readonly tableReads: TableReads;
+  private readonly reads: MendedReads;
 
   constructor(store: BlockStore, arena: Arena, options: PrimaryVolumeOptions) {
     this.store = store;
@@ -72,8 +74,15 @@ export class PrimaryVolume implements ServedVolume {
     this.flushes = new Flushes(store);
     this.owedZeros = new OwedZeros(store, this.lock);
     this.tableReads = new TableReads(store, this.lock, this.group);
+    const { lock, group } = this;
+    const unapplied = (by: number): void => {
+      this.unapplied += by;
+      this.wakeIdle();
+    };
+    this.reads = new MendedReads({ store, arena, lock, fetchBlock: group?.fetchBlock, unapplied });
     store.listen({
       durable: (position) => (this.group === null ? this.committed(position) : this.group.durable(position)),
+      localDurable: (record) => this.reads.durable(record),
       room: () => this.roomQueue.again(),
       failed: (error) => {
         this.abandon(error);
@@ -83,14 +92,7 @@ export class PrimaryVolume implements ServedVolume {
   }
 
   info(): VolumeInfo {
-    return {
-      name: this.store.name,
-      volumeId: this.store.volumeId,
-      sizeBytes: this.store.sizeBytes,
-      readOnly: this.readOnly,
-      epoch: this.store.epoch,
-      position: this.store.committedPosition,
-    };
+    return volumeInfoOf(this.store, this.readOnly);
   }
 
   attach(
@@ -118,17 +120,13 @@ export class PrimaryVolume implements ServedVolume {
     const count = Math.ceil((offsetBytes + lengthBytes) / BLOCK_BYTES) - first;
     const whole = offsetBytes % BLOCK_BYTES === 0 && lengthBytes % BLOCK_BYTES === 0;
     this.underWay++;
-    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
-      // `run` may be called before `read` returns; the store answers in a later turn, when `operation` is set.
-      this.store.readBlocks(first, count, slot, (error, crc) => {
-        this.lock.finish(operation);
-        this.over();
-        const give = (refusedError: HoldfastError | null): void =>
-          done(refusedError, refusedError === null && whole ? crc : -1);
-        if (error !== null || this.group === null) give(error);
-        else this.group.rightToRead(give);
-      }),
-    );
+    this.reads.read(first, count, slot, (error, crc) => {
+      this.over();
+      const give = (refusedError: HoldfastError | null): void =>
+        done(refusedError, refusedError === null && whole ? crc : -1);
+      if (error !== null || this.group === null) give(error);
+      else this.group.rightToRead(give);
+    });
   }
 
   whenReadable(done: Done): void {
@@ -193,7 +191,7 @@ export class PrimaryVolume implements ServedVolume {
     this.underWay++;
     mutation.token ||= this.flushes.later();
     const edges = new Edges({ first, count, head, tail, slot });
-    edges.read(this.lock, this.store, this.scratch, (error) => {
+    edges.read(this.lock, this.store, this.scratch, this.reads, (error) => {
       this.store.unreserve(count);
       const refusal = error ?? this.dropReason(mutation);
       if (refusal === null) {
@@ -349,12 +347,12 @@ export class PrimaryVolume implements ServedVolume {
 
   /** Reads whole blocks as they are committed, for another replica. */
   copyOut(first: number, count: number, slot: Slot, done: Done): void {
-    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
-      this.store.readBlocks(first, count, slot, (error) => {
-        this.lock.finish(operation);
-        done(error);
-      }),
-    );
+    this.reads.read(first, count, slot, done);
+  }
+
+  /** Whether a record on the block is not applied. */
+  isChanging(block: number): boolean {
+    return this.lock.newestWrite(block) !== null;
   }
 
   private append(mutation: Mutation, payloadCrc: number): void {
@@ -464,6 +462,7 @@ export class PrimaryVolume implements ServedVolume {
     // Each in its order, and with its memory, once nothing of it is on its way to the disk.
     const release = (): void => {
       for (const { operation } of abandoned) this.lock.unhold(operation);
+      this.reads.end();
       this.scratch.close();
     };
     void this.store.journalIdle().then(release);

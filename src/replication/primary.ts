@@ -11,9 +11,10 @@ import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import type { ConfigChange } from '../storage/control.ts';
 import { DirtyBitmap } from '../storage/dirty-bitmap.ts';
+import { BlockExchange } from './block-exchange.ts';
 import { ConfigLog } from './config-log.ts';
 import { type CasOutcome, type GroupRegister, absentOf, peerIdOf } from './group-register.ts';
-import { Membership } from './membership.ts';
+import { Membership, deposedBy } from './membership.ts';
 import { logGroup, planGroup } from './opening-group.ts';
 import { Peer, type PeerPhase } from './peer.ts';
 import type { PeerLink, Upstream } from './peer-messages.ts';
@@ -40,6 +41,7 @@ export class Primary {
   private releaseAtMs = -Infinity;
   private readonly rights: ReadRights;
   private readonly configs: ConfigLog;
+  private readonly exchange: BlockExchange;
   private onEnded: () => void = () => {};
   private beat = 0;
   private nextBeatMs = 0;
@@ -70,20 +72,18 @@ export class Primary {
         },
         rightToRead: (done) => this.rights.whenReadable(done),
         mayRead: () => this.rights.mayRead,
+        fetchBlock: (block, take, done) => this.exchange.fetchBlock(block, take, done),
         reached: (point) => parts.reached(point),
         rules: parts.rules,
       },
     });
+    const { volume } = this;
+    this.exchange = new BlockExchange({ ...parts, volume, members: () => this.following });
     this.configs = new ConfigLog(parts.arena, this.volume, parts.register.members.length, () => this.logConfigs());
     this.membership = new Membership(parts.register, {
       compareAndSet: (version, next) => parts.compareAndSet(version, next),
       changed: (removed, added) => this.registerChanged(removed, added),
-      deposed: ({ epoch, primary }) =>
-        this.end(
-          epoch === this.epoch
-            ? 'the register has it in sync no longer'
-            : `epoch ${epoch} has begun, its primary is ${primary || 'to be found'}`,
-        ),
+      deposed: (register) => this.end(deposedBy(register, this.epoch)),
     });
     this.knowMembers();
     for (const peer of this.peers.values()) if (this.inSync(peer)) this.reach(peer);
@@ -109,6 +109,11 @@ export class Primary {
 
   private inSync(peer: Peer): boolean {
     return this.membership.register.inSync.includes(peer.node);
+  }
+
+  /** Members that get every record and have what is committed. */
+  private get following(): Peer[] {
+    return [...this.peers.values()].filter(({ phase, must, link }) => phase === 'joined' && must && link !== null);
   }
 
   get serving(): boolean {
@@ -156,6 +161,7 @@ export class Primary {
     peer.sync?.stop();
     peer.sync = null;
     this.rights.lost(peer.node);
+    this.exchange.lost(peer.node);
     peer.nextAttemptMs = this.o.now() + this.o.times.retryMs;
     if (this.membership.counted.includes(peer.node)) {
       // While the epoch opens it may still come in time.
@@ -194,6 +200,10 @@ export class Primary {
         return this.asked(peer, message.n);
       case 'COPY_ACK':
         return peer.sync?.acknowledged(message.id);
+      case 'FETCHED':
+        return this.exchange.fetched(peer.node, message);
+      case 'MEND':
+        return this.exchange.wanted(peer, message.block);
       case 'FINISHED':
         if (peer.phase !== 'syncing') return;
         peer.phase = 'adding';
@@ -482,6 +492,7 @@ export class Primary {
     }
     const error = new HoldfastError('NOT_PRIMARY', { operation: 'serve', detail: reason });
     this.rights.end(error);
+    this.exchange.lost(null);
     this.configs.end();
     this.onEnded();
     this.o.over(reason);

@@ -132,6 +132,7 @@ export class Replica {
       },
       reached: (point) => this.reached(point),
       finished: () => this.finishSync(),
+      corrupt: (block) => this.tell({ type: 'MEND', block }),
       refused: (error) => this.dropUpstream(error.message),
       failed: (error) => this.stop(error.message),
     });
@@ -238,6 +239,9 @@ export class Replica {
         if (link !== this.upstream) return;
         this.follower?.commit(message.committed);
         return this.backup?.granted(message.n, message.ms);
+      case 'FETCH':
+        if (link === this.upstream) this.backup?.tellOf(message, link);
+        return;
       case 'BEAT':
         if (link === this.upstream) this.beat(link, message);
         return;

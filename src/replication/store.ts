@@ -47,6 +47,8 @@ export interface StoreEvents {
   localDurable?(record: LogRecord): void;
   /** Records may be appended again after `hasRoom` said no. */
   room(): void;
+  /** A read met a block that does not match its checksum; whoever read it was told before. */
+  corrupt?(block: number): void;
   /** The store is poisoned: it stops for good. Called once. */
   failed(error: HoldfastError): void;
 }

@@ -6,7 +6,6 @@
  * the store is poisoned: nothing is acknowledged, nothing is retried. All I/O goes through the injected `Files`.
  */
 import assert from 'node:assert/strict';
-import { CRC_OF_ZEROS, ENTRY_ZERO } from '../base/checksum.ts';
 import { HoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
@@ -25,6 +24,7 @@ import type { SessionTable } from './session-table.ts';
 import type { JournalTail, ReplicaInfo, StoreHealth, Superblock, VolumeKind } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
 import { Uncommitted } from './uncommitted.ts';
+import { VerifiedBlocks } from './verified-blocks.ts';
 
 /** Of the journal, kept free whatever a peer sends. */
 const SPARE_PAGES = 16;
@@ -84,11 +84,13 @@ export class BlockStore implements ReplicatedStore {
   private closed = false;
   private appliedRecords = 0;
   private appliedBytes = 0;
-  private corruptBlocks = 0;
+  private repairedBlocks = 0;
+  private readonly verified: VerifiedBlocks;
 
   constructor(parts: OpenedParts) {
     const { files, layout, superblock } = parts;
     this.files = files;
+    this.verified = new VerifiedBlocks(files, parts.tables, (block) => this.events.corrupt?.(block));
     this.layout = layout;
     this.meta = parts.meta;
     this.tables = parts.tables;
@@ -204,7 +206,8 @@ export class BlockStore implements ReplicatedStore {
       checkpoints: this.checkpoints.count,
       appliedRecords: this.appliedRecords,
       appliedBytes: this.appliedBytes,
-      corruptBlocks: this.corruptBlocks,
+      corruptBlocks: this.verified.corrupt,
+      repairedBlocks: this.repairedBlocks,
       journalUsedBytes: this.journal.usedBytes,
       owedBlocks: this.owed.count,
       memoryBytes: this.tables.memoryBytes,
@@ -343,6 +346,7 @@ export class BlockStore implements ReplicatedStore {
     if (counts && !isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
     if (this.observer !== null && !isControl(record.kind)) this.observer.applied(record, counts);
     this.appliedRecords++;
+    if (record.kind === RECORD_KINDS.REPAIR) this.repairedBlocks += record.blockCount;
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);
     batch.unapplied--;
@@ -375,21 +379,17 @@ export class BlockStore implements ReplicatedStore {
       const error = this.failure;
       return queueMicrotask(() => done(error, 0));
     }
-    const into = slot.payload.subarray(0, count * BLOCK_BYTES);
-    if (!this.tables.checksums.copyOut(first, count, slot.crcs)) {
-      into.fill(0);
-      slot.crcs.fill(CRC_OF_ZEROS[1]!, 0, count);
-      return queueMicrotask(() => done(null, CRC_OF_ZEROS[count]!));
-    }
-    this.files.readVerified({ into, crcs: slot.crcs, firstBlock: first, seed: this.tables.seed }, (error, crc) => {
-      if (error?.code === 'CORRUPT_BLOCK') this.corruptBlocks++;
-      done(error, crc);
-    });
+    this.verified.read(first, count, slot, done);
   }
 
   /** Whether the block was never written or is zeroed, by what is applied. */
   isHole(block: number): boolean {
-    return this.tables.checksums.get(block) === ENTRY_ZERO;
+    return this.verified.isHole(block);
+  }
+
+  /** Whether these bytes are what the block holds, by what is applied. */
+  isContent(block: number, bytes: Uint8Array): boolean {
+    return this.verified.isContent(block, bytes);
   }
 
   /** End of the run of blocks of one kind from `block` on, at most `limit`. */

@@ -63,6 +63,13 @@ const downstream: fc.Arbitrary<PeerMessage> = fc.oneof(
   record({ type: fc.constant('RESIGNED' as const), epoch: number }),
   record({ type: fc.constant('GRANT' as const), n: number, ms: fc.nat(), committed: position }),
   record({
+    type: fc.constant('FETCH' as const),
+    n: number,
+    firstBlock: fc.nat(),
+    blockCount: fc.integer({ min: 1, max: 65 }),
+    content: fc.boolean(),
+  }),
+  record({
     type: fc.constant('FINISH' as const),
     committed: position,
     sessions: fc.array(fc.uint8Array({ maxLength: 300 }), { maxLength: 4 }),
@@ -82,6 +89,11 @@ const upstream: fc.Arbitrary<PeerMessage> = fc.oneof(
   record({ type: fc.constant('ACK' as const), position }),
   record({ type: fc.constant('ECHO' as const), n: number, promiseMs: fc.nat() }),
   record({ type: fc.constant('ASK' as const), n: number }),
+  fc.tuple(number, fc.array(fc.nat(), { maxLength: 3 }), fc.boolean()).map(([n, crcs, content]): PeerMessage => {
+    const payload = content && crcs.length > 0 ? new Uint8Array(crcs.length * 4096).fill(n) : null;
+    return { type: 'FETCHED', n, crcs, payload };
+  }),
+  record({ type: fc.constant('MEND' as const), block: number }),
   record({ type: fc.constant('COPY_ACK' as const), id: number }),
   record({ type: fc.constant('FINISHED' as const) }),
 );
