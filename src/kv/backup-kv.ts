@@ -9,6 +9,7 @@ import type { KvContent } from './content.ts';
 import type { Entry, Key, KvDone, KvInfo, KvLimits, KvVolume, ScanPage, ScanRequest } from './operations.ts';
 import type { Describe } from './primary-kv.ts';
 import { entryOf, scanIndex } from './reads.ts';
+import { ALL_KV_RULES, type KvRules } from './rules.ts';
 
 /** The backup's rights. */
 export interface ReadRights {
@@ -23,8 +24,16 @@ export class BackupKv implements KvVolume {
   private readonly content: KvContent;
   private readonly limits: KvLimits;
   private readonly describe: Describe;
+  private readonly rules: KvRules;
 
-  constructor(rights: ReadRights, content: KvContent, limits: KvLimits, describe: Describe) {
+  constructor(
+    rights: ReadRights,
+    content: KvContent,
+    limits: KvLimits,
+    describe: Describe,
+    rules: KvRules = ALL_KV_RULES,
+  ) {
+    this.rules = rules;
     this.rights = rights;
     this.content = content;
     this.limits = limits;
@@ -47,6 +56,7 @@ export class BackupKv implements KvVolume {
     const answer = (): void => {
       if (!this.content.valid) return done(this.notPrimary(operation), null);
       const result = compute();
+      if (!this.rules.readsUnderGrant) return done(null, result);
       this.rights.underGrant((error) => done(error, error === null ? result : null));
     };
     if (!this.content.isBehind(keys)) return queueMicrotask(answer);

@@ -24,6 +24,7 @@ import {
   valueAt,
 } from './batch.ts';
 import type { KvIndex, Run } from './index-of-keys.ts';
+import type { KvRules } from './rules.ts';
 import { SEGMENT_BLOCKS, type Segments } from './segments.ts';
 
 const SEGMENT_BYTES = SEGMENT_BLOCKS * BLOCK_BYTES;
@@ -43,6 +44,7 @@ type Done = (error: HoldfastError | null) => void;
 export interface CleanerParts {
   index: KvIndex;
   segments: Segments;
+  rules: KvRules;
   /** Done when it is applied. @returns whether there was room for it */
   write(items: NewItem[], bytes: number, done: Done): boolean;
   /** Done when it is committed. */
@@ -60,6 +62,8 @@ export class Cleaner {
   /** There was no room to move to: not again before the next tick. */
   private stuck = false;
   private over = false;
+  /** Released before it is zeroed: only where the rule is off. */
+  private late: number[] = [];
 
   constructor(parts: CleanerParts) {
     this.o = parts;
@@ -68,6 +72,7 @@ export class Cleaner {
 
   tick(): void {
     this.stuck = false;
+    for (const segment of this.late.splice(0)) this.o.zero(segment * SEGMENT_BLOCKS, SEGMENT_BLOCKS, () => {});
     this.pump();
   }
 
@@ -98,7 +103,9 @@ export class Cleaner {
       const live = this.o.index.segments.live[segment]!;
       if (live === 0) this.zero(segment);
       else {
-        if (this.moving === null && !this.stuck && this.worthMoving(live)) this.move(segment);
+        if (this.moving !== null || this.stuck || !this.worthMoving(live)) return;
+        if (this.o.rules.zeroDeadOnly) this.move(segment);
+        else this.zero(segment);
         return;
       }
     }
@@ -117,6 +124,11 @@ export class Cleaner {
   }
 
   private zero(segment: number): void {
+    if (!this.o.rules.zeroBeforeReuse) {
+      this.o.segments.release(segment);
+      this.late.push(segment);
+      return;
+    }
     this.zeroing.add(segment);
     this.o.zero(segment * SEGMENT_BLOCKS, SEGMENT_BLOCKS, (error) => {
       this.zeroing.delete(segment);

@@ -11,6 +11,7 @@ import { ANSWER, MAX_BATCH_BLOCKS, decodeHeader, eachItem, keyAt } from './batch
 import { History } from './history.ts';
 import { type Change, KvIndex } from './index-of-keys.ts';
 import type { Key } from './operations.ts';
+import { ALL_KV_RULES, type KvRules } from './rules.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 
 /** New content of a run of blocks; null: zeros. */
@@ -47,9 +48,11 @@ export class KvContent {
   private builds = 0;
   /** Calls when a change has been applied. For a primary. */
   onApplied: ((change: BlockChange) => void) | null = null;
+  private readonly rules: KvRules;
 
   /** @param volumeBlocks what the volume has */
-  constructor(volumeBlocks: number) {
+  constructor(volumeBlocks: number, rules: KvRules = ALL_KV_RULES) {
+    this.rules = rules;
     this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.changed(changes) });
   }
 
@@ -89,6 +92,7 @@ export class KvContent {
 
   /** Whether something of these keys is appended that is not applied. Null: of any key. */
   isBehind(keys: readonly Key[] | null): boolean {
+    if (!this.rules.readsWait) return false;
     if (keys === null) return this.pending.size > 0;
     if (this.pending.size === 0) return false;
     return keys.some((key) => this.newestOf.has(key));

@@ -43,6 +43,7 @@ import type {
 } from './operations.ts';
 import { decodeResult, encodeResult } from './codec.ts';
 import { entryOf, scanIndex } from './reads.ts';
+import { ALL_KV_RULES, type KvRules } from './rules.ts';
 import { SEGMENT_BLOCKS, Segments } from './segments.ts';
 import { type Present, refusalOf, work } from './transaction.ts';
 import { Watchers } from './watchers.ts';
@@ -124,10 +125,15 @@ export class PrimaryKv implements KvVolume {
   private flushing = false;
   private readonly unanswered: Map<string, Unanswered> = new Map();
   private over: HoldfastError | null = null;
+  private readonly rules: KvRules;
+  /** The newest version when it began. */
+  private readonly foundVersion: number;
 
   /** @param content valid; followed from now on */
-  constructor(log: KvLog, content: KvContent, limits: KvLimits, describe: Describe) {
+  constructor(log: KvLog, content: KvContent, limits: KvLimits, describe: Describe, rules: KvRules = ALL_KV_RULES) {
     const { index } = content;
+    this.rules = rules;
+    this.foundVersion = index.version;
     this.log = log;
     this.content = content;
     this.limits = limits;
@@ -139,6 +145,7 @@ export class PrimaryKv implements KvVolume {
     this.cleaner = new Cleaner({
       index,
       segments: this.segments,
+      rules,
       write: (items, bytes, done) => this.writeMoved(items, bytes, done),
       zero: (first, count, done) => log.zero(first, count, done),
     });
@@ -177,7 +184,7 @@ export class PrimaryKv implements KvVolume {
       this.log.rightToRead((error) => done(error, error === null ? result : null));
     };
     const applied: LogDone = (error) => (error === null ? this.content.whenApplied(keys, answer) : done(error, null));
-    const concerned = keys === null || keys.some((key) => this.ahead.has(key));
+    const concerned = this.rules.readsWait && (keys === null || keys.some((key) => this.ahead.has(key)));
     const batch = concerned ? this.lastUncommitted : null;
     // What is not appended yet is not known to the content.
     if (batch === null) this.content.whenApplied(keys, () => queueMicrotask(answer));
@@ -190,7 +197,14 @@ export class PrimaryKv implements KvVolume {
   }
 
   get(keys: Key[], done: KvDone<Array<Entry | null>>): void {
-    this.read(keys, () => keys.map((key) => entryOf(this.content.index, key)), done);
+    this.read(keys, () => keys.map((key) => (this.seemsExpired(key) ? null : entryOf(this.content.index, key))), done);
+  }
+
+  /** Only where the rule says that keys expire by themselves. */
+  private seemsExpired(key: Key): boolean {
+    if (this.rules.logExpiry) return false;
+    const expiresAtMs = this.newest(key)?.expiresAtMs ?? 0;
+    return expiresAtMs !== 0 && expiresAtMs <= this.log.now();
   }
 
   scan(request: ScanRequest, done: KvDone<ScanPage>): void {
@@ -281,6 +295,7 @@ export class PrimaryKv implements KvVolume {
     }
     const found = this.content.index.answers.find(session, request, since);
     if (found === 'new') return false;
+    if (!this.rules.answersStay && found !== 'lost' && found.version <= this.foundVersion) return false;
     if (found === 'lost' || found.result.length === 0) {
       const detail =
         found === 'lost'
@@ -427,7 +442,7 @@ export class PrimaryKv implements KvVolume {
     if (this.over !== null) return;
     const nowMs = this.log.now();
     const steps: Transaction['steps'] = [];
-    while (steps.length < MAX_EXPIRED && this.waitingBytes === 0) {
+    while (this.rules.logExpiry && steps.length < MAX_EXPIRED && this.waitingBytes === 0) {
       const expiry = this.expiries.due(nowMs);
       if (expiry === null) break;
       const { key } = expiry;

@@ -10,6 +10,7 @@ import { BackupKv } from '../kv/backup-kv.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../kv/content.ts';
 import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
 import { type Describe, PrimaryKv } from '../kv/primary-kv.ts';
+import { ALL_KV_RULES, type KvRules } from '../kv/rules.ts';
 import { StaleKv } from '../kv/stale-kv.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
 import { volumeInfoOf } from '../replication/checks.ts';
@@ -19,7 +20,7 @@ import type { Arena, Slot } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import { RECORD_KINDS, isLocal } from '../storage/record.ts';
 import { AvailableKv } from './available-kv.ts';
-import { VolumeKvLog } from './kv-log.ts';
+import { type KvClock, VolumeKvLog } from './kv-log.ts';
 import { KvServed } from './kv-served.ts';
 
 export const KV_LIMITS: KvLimits = { maxKeyBytes: 4096, maxValueBytes: 196_608, maxTransactionBytes: 229_376 };
@@ -41,11 +42,13 @@ type About = ReturnType<Describe>;
 /** With `available`: what is not answered by then is answered with what is known here. */
 const PATIENCE_MS = 1000;
 
-export interface KvHost {
+export interface KvHost extends KvClock {
   /** GETs are answered, marked as stale, when nobody vouches for an answer. */
   readonly available: boolean;
   readonly store: BlockStore;
   readonly arena: Arena;
+  /** Monotonic. */
+  nowMs(): number;
   /** Whether the replica follows a primary now. */
   follows(): boolean;
   serve(served: KvServed, primary: boolean): void;
@@ -55,7 +58,8 @@ export interface KvHost {
 
 export class HostedKv {
   private readonly host: KvHost;
-  private readonly content: KvContent;
+  private readonly rules: KvRules;
+  readonly content: KvContent;
   /** Records of groups that open an epoch. */
   private readonly opening: WeakSet<LogRecord> = new WeakSet();
   private building = false;
@@ -74,10 +78,11 @@ export class HostedKv {
   /** How long the last build took. */
   private loadMs = 0;
 
-  constructor(host: KvHost) {
+  constructor(host: KvHost, rules: KvRules = ALL_KV_RULES) {
     this.host = host;
+    this.rules = rules;
     const { store } = host;
-    this.content = new KvContent(store.blocks);
+    this.content = new KvContent(store.blocks, rules);
     store.observe({
       appended: (record, opening) => this.appended(record, opening),
       applied: (record, effect) => this.applied(record, effect),
@@ -100,7 +105,7 @@ export class HostedKv {
     // At a primary the group that opens an epoch says what is there already; at a backup it may take batches apart.
     if (opening) {
       this.opening.add(record);
-      if (this.host.follows()) this.content.invalidate();
+      if (this.host.follows() && this.rules.rebuildAfterOpening) this.content.invalidate();
       return;
     }
     this.content.appended(record, changeOf(record));
@@ -108,7 +113,10 @@ export class HostedKv {
 
   private applied(record: LogRecord, effect: boolean): void {
     const { kind } = record;
-    if (kind === RECORD_KINDS.COPY || kind === RECORD_KINDS.COPY_ZERO) return this.content.invalidate();
+    if (kind === RECORD_KINDS.COPY || kind === RECORD_KINDS.COPY_ZERO) {
+      if (this.rules.rebuildAfterCopies) this.content.invalidate();
+      return;
+    }
     if (isLocal(kind) || this.opening.has(record)) return;
     this.content.applied(record, changeOf(record), effect);
   }
@@ -153,8 +161,11 @@ export class HostedKv {
     const stale = new StaleKv(content, KV_LIMITS, describe);
     let linearizable: KvVolume | null = null;
     if (primaryVolume !== null) {
-      linearizable = this.primary = new PrimaryKv(new VolumeKvLog(primaryVolume, arena), content, KV_LIMITS, describe);
-    } else if (!isolated) linearizable = new BackupKv(backupVolume!, content, KV_LIMITS, describe);
+      const log = new VolumeKvLog(primaryVolume, arena, this.host, this.rules);
+      linearizable = this.primary = new PrimaryKv(log, content, KV_LIMITS, describe, this.rules);
+    } else if (!isolated) {
+      linearizable = new BackupKv(backupVolume!, content, KV_LIMITS, describe, this.rules);
+    }
     const kv = !available
       ? linearizable!
       : linearizable === null
@@ -182,21 +193,21 @@ export class HostedKv {
   private async build(): Promise<void> {
     if (this.building || this.closed) return;
     this.building = true;
-    const startMs = performance.now();
+    const startMs = this.host.nowMs();
     try {
       const built = await this.content.build(this.reader());
-      this.loadMs = performance.now() - startMs;
+      this.loadMs = this.host.nowMs() - startMs;
       const { keys, version } = this.content.index;
       const ms = Math.round(this.loadMs);
       if (built) this.host.log('info', 'the keys are read', { keys, version, ms });
     } catch (error) {
       this.content.invalidate();
-      this.retryAtMs = performance.now() + 1000;
+      this.retryAtMs = this.host.nowMs() + 1000;
       const reason = error instanceof Error ? error.message : String(error);
       if (!this.closed) this.host.log('error', 'the keys cannot be read', { reason });
     }
     this.building = false;
-    if (performance.now() >= this.retryAtMs) this.goOn();
+    if (this.host.nowMs() >= this.retryAtMs) this.goOn();
   }
 
   private reader(): BlockReader {
@@ -244,7 +255,7 @@ export class HostedKv {
   tick(): void {
     this.primary?.tick();
     if (this.served !== null && (!this.content.valid || this.served.isolated !== this.isolated)) this.end();
-    if (this.served === null && !this.building && performance.now() >= this.retryAtMs) this.goOn();
+    if (this.served === null && !this.building && this.host.nowMs() >= this.retryAtMs) this.goOn();
   }
 
   close(): void {

@@ -6,8 +6,9 @@
  */
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { KvLog, LogDone } from '../kv/primary-kv.ts';
+import { ALL_KV_RULES, type KvRules } from '../kv/rules.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
-import type { Arena } from '../storage/arena.ts';
+import type { Arena, Slot } from '../storage/arena.ts';
 
 interface Waiting {
   first: number;
@@ -15,42 +16,64 @@ interface Waiting {
   done: LogDone;
 }
 
+/** What it needs of the machine. */
+export interface KvClock {
+  /** Wall clock, ms since 1970. */
+  wallMs(): number;
+  /** Calls at the end of this turn. */
+  soon(run: () => void): void;
+}
+
 export class VolumeKvLog implements KvLog {
   private readonly volume: PrimaryVolume;
   private readonly arena: Arena;
+  private readonly clock: KvClock;
+  private readonly rules: KvRules;
   /** In order. */
   private readonly waiting: Waiting[] = [];
   private asked = false;
 
-  constructor(volume: PrimaryVolume, arena: Arena) {
+  constructor(volume: PrimaryVolume, arena: Arena, clock: KvClock, rules: KvRules = ALL_KV_RULES) {
     this.volume = volume;
     this.arena = arena;
+    this.clock = clock;
+    this.rules = rules;
   }
 
   write(first: number, batch: Buffer, done: LogDone): void {
     this.waiting.push({ first, batch, done });
-    if (!this.asked) this.pump();
+    if (!this.asked || !this.rules.keepOrder) this.pump();
   }
 
   private pump(): void {
     for (;;) {
-      const next = this.waiting[0];
-      if (next === undefined) return;
-      const blocks = Math.ceil(next.batch.length / BLOCK_BYTES);
-      const slot = this.arena.take(blocks);
+      if (this.waiting.length === 0) return;
+      let at = 0;
+      let slot = this.slotFor(at);
+      // Whoever is small enough overtakes.
+      while (slot === null && !this.rules.keepOrder && ++at < this.waiting.length) slot = this.slotFor(at);
       if (slot === null) {
+        if (this.asked) return;
         this.asked = true;
-        return this.arena.whenFree(blocks, () => {
+        return this.arena.whenFree(this.blocksOf(0), () => {
           this.asked = false;
           this.pump();
         });
       }
-      this.waiting.shift();
-      const { first, batch, done } = next;
+      const [{ first, batch, done }] = this.waiting.splice(at, 1) as [Waiting];
+      const blocks = Math.ceil(batch.length / BLOCK_BYTES);
       slot.payload.set(batch);
       slot.payload.fill(0, batch.length, blocks * BLOCK_BYTES);
       this.volume.write(null, 0, first * BLOCK_BYTES, blocks * BLOCK_BYTES, slot, false, done);
     }
+  }
+
+  private blocksOf(at: number): number {
+    return Math.ceil(this.waiting[at]!.batch.length / BLOCK_BYTES);
+  }
+
+  private slotFor(at: number): Slot | null {
+    return this.arena.take(this.blocksOf(at));
   }
 
   zero(first: number, count: number, done: LogDone): void {
@@ -62,10 +85,10 @@ export class VolumeKvLog implements KvLog {
   }
 
   now(): number {
-    return Date.now();
+    return this.clock.wallMs();
   }
 
   soon(run: () => void): void {
-    setImmediate(run);
+    this.clock.soon(run);
   }
 }

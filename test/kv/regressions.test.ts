@@ -172,12 +172,19 @@ test('R-20: what was acknowledged survives a loss of power, whatever else of the
   kv.close();
 });
 
+const CLOCK = {
+  nowMs: () => performance.now(),
+  wallMs: () => Date.now(),
+  soon: (run: () => void) => void setImmediate(run),
+};
+
 /** As a node has it, alone in its group. */
 function hosted({ store, volume, disk }: Awaited<ReturnType<typeof opened>>): HostedKv {
   const kv = new HostedKv({
     store,
     arena: disk.arena,
     available: false,
+    ...CLOCK,
     follows: () => false,
     serve: () => {},
     unserve: () => {},
@@ -190,7 +197,7 @@ function hosted({ store, volume, disk }: Awaited<ReturnType<typeof opened>>): Ho
 test('the log adapter keeps the order of batches while memory is scarce', async () => {
   const disk = await formatted({ sizeBytes: 4 * 2 ** 20, journalBytes: 4 * 2 ** 20 });
   const { volume } = await opened(disk);
-  const log = new VolumeKvLog(volume, disk.arena);
+  const log = new VolumeKvLog(volume, disk.arena, CLOCK);
   const held = [];
   for (let slot = disk.arena.take(63); slot !== null; slot = disk.arena.take(63)) held.push(slot);
   const order: number[] = [];

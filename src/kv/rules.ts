@@ -1,0 +1,37 @@
+/**
+ * Rules of the key-value store. One that is switched off is a mutation: tests do that to show that they would notice; the
+ * product always runs with all of them. Pure.
+ */
+
+export interface KvRules {
+  /** A read waits for what is appended of its keys, and is not applied. */
+  readsWait: boolean;
+  /** A request that was executed under another primary is not executed again. */
+  answersStay: boolean;
+  /** What counts of a segment is moved before it is zeroed. */
+  zeroDeadOnly: boolean;
+  /** A segment is used anew only when its zeroing is in the log. */
+  zeroBeforeReuse: boolean;
+  /** A backup whose blocks were copied to reads all keys anew. */
+  rebuildAfterCopies: boolean;
+  /** So does one that is told, as an epoch opens, what is in blocks that it may have otherwise. */
+  rebuildAfterOpening: boolean;
+  /** Batches come into the log in the order in which they were worked out. */
+  keepOrder: boolean;
+  /** A backup answers under a grant only. */
+  readsUnderGrant: boolean;
+  /** A key expires by a deletion in the log, and not before. */
+  logExpiry: boolean;
+}
+
+export const ALL_KV_RULES: KvRules = {
+  readsWait: true,
+  answersStay: true,
+  zeroDeadOnly: true,
+  zeroBeforeReuse: true,
+  rebuildAfterCopies: true,
+  rebuildAfterOpening: true,
+  keepOrder: true,
+  readsUnderGrant: true,
+  logExpiry: true,
+};
