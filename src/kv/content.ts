@@ -34,6 +34,8 @@ interface Pending {
   keys: Key[];
   /** Called when it is applied. */
   waiters: Array<() => void>;
+  /** To be applied, and what came before it if that matters. */
+  waitsFor: number;
 }
 
 export class KvContent {
@@ -67,12 +69,27 @@ export class KvContent {
 
   /** @param token names it until `applied` */
   appended(token: object, change: BlockChange): void {
-    if (this.state === 'invalid') return;
-    const keys = this.index.headsIn(change.first, change.blocks);
-    if (change.bytes !== null) collectKeys(change, keys);
-    const pending: Pending = { keys, waiters: [] };
+    // What is built waits for all of it.
+    const keys = this.state === 'invalid' ? [] : this.index.headsIn(change.first, change.blocks);
+    const pending: Pending = { keys, waiters: [], waitsFor: 1 };
+    // What takes entries away is in order only behind what came before it: what they were moved to, or what is newer.
+    if (keys.length > 0) {
+      for (const before of this.pending.values()) {
+        pending.waitsFor++;
+        before.waiters.push(() => this.settle(token, pending));
+      }
+    }
+    if (change.bytes !== null && this.state !== 'invalid') collectKeys(change, keys);
     this.pending.set(token, pending);
     for (const key of keys) this.newestOf.set(key, pending);
+  }
+
+  /** It is applied, or something that it waits for is over. */
+  private settle(token: object, pending: Pending): void {
+    if (--pending.waitsFor > 0) return;
+    this.pending.delete(token);
+    for (const key of pending.keys) if (this.newestOf.get(key) === pending) this.newestOf.delete(key);
+    for (const wake of pending.waiters.splice(0)) wake();
   }
 
   /** @param effect false: it came to nothing */
@@ -82,11 +99,7 @@ export class KvContent {
       this.index.write(change.first, change.blocks, change.bytes);
     }
     const pending = this.pending.get(token);
-    if (pending !== undefined) {
-      this.pending.delete(token);
-      for (const key of pending.keys) if (this.newestOf.get(key) === pending) this.newestOf.delete(key);
-      for (const wake of pending.waiters) wake();
-    }
+    if (pending !== undefined) this.settle(token, pending);
     if (effect) this.onApplied?.(change);
   }
 
@@ -117,10 +130,9 @@ export class KvContent {
     this.touched = null;
     this.index.clear();
     this.history.clear(0);
-    const waiting = [...this.pending.values()];
-    this.pending.clear();
     this.newestOf.clear();
-    for (const { waiters } of waiting) for (const wake of waiters) wake();
+    // Whoever reads is told so; what is not applied yet stays in mind, for what is built next.
+    for (const { waiters } of [...this.pending.values()]) for (const wake of waiters.splice(0)) wake();
   }
 
   /** Reads all batches. @returns whether it is valid now; not if it was made invalid meanwhile */

@@ -4,6 +4,7 @@
  */
 import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
+import type { KvRules } from '../../src/kv/rules.ts';
 import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times } from '../../src/replication/rules.ts';
 import { Arena } from '../../src/storage/arena.ts';
 import { layoutOf } from '../../src/storage/layout.ts';
@@ -33,6 +34,8 @@ export interface Trap {
 export class Cluster {
   readonly world: World;
   readonly rules: Rules;
+  /** Of a key-value volume; null: it is a disk. */
+  readonly kvRules: KvRules | null;
   readonly nodes: SimNode[] = [];
   readonly blocks: number;
   register!: SimRegister;
@@ -51,14 +54,21 @@ export class Cluster {
   /** `a>b`: nothing gets from a to b. */
   private readonly cuts: Set<string> = new Set();
 
-  private constructor(world: World, blocks: number, rules: Rules) {
+  private constructor(world: World, blocks: number, rules: Rules, kvRules: KvRules | null) {
+    this.kvRules = kvRules;
     this.world = world;
     this.blocks = blocks;
     this.rules = rules;
   }
 
-  static async make(world: World, names: string[], blocks: number, rules: Rules = ALL_RULES): Promise<Cluster> {
-    const cluster = new Cluster(world, blocks, rules);
+  static async make(
+    world: World,
+    names: string[],
+    blocks: number,
+    rules: Rules = ALL_RULES,
+    kvRules: KvRules | null = null,
+  ): Promise<Cluster> {
+    const cluster = new Cluster(world, blocks, rules, kvRules);
     const members = names.map((node, i) => ({ node, diskId: (100 + i).toString(16).padStart(2, '0').repeat(16) }));
     const size = { sizeBytes: blocks * BLOCK_BYTES, journalBytes: JOURNAL_BYTES };
     for (const { node, diskId } of members) {
@@ -73,6 +83,7 @@ export class Cluster {
         createdAtMs: 0,
         sparse: false,
         durable: true,
+        kind: kvRules === null ? 'block' : 'kv',
         replica: {
           state: 'in-sync',
           base: { epoch: 0, seq: 0 },
@@ -172,6 +183,16 @@ export class Cluster {
       this.cuts.add(`${name}>${other.name}`);
       this.cuts.add(`${other.name}>${name}`);
     }
+  }
+
+  /** No more faults; machines that are down stay down. */
+  peace(): void {
+    this.traps = [];
+    this.mend();
+    this.register.loss = 0;
+    this.register.lateMs.clear();
+    this.lateLinks.clear();
+    this.slowNetwork = false;
   }
 
   mend(): void {

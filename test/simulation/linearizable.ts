@@ -4,13 +4,23 @@
  * state that the register may be in (Lowe's just-in-time linearization); an operation takes its place at the latest when
  * its answer comes.
  *
- * A write of unknown outcome may take effect at any time after its call, or never (as in Jepsen).
+ * A write of unknown outcome may take effect at any time after its call, or never (as in Jepsen). A value may fade: from
+ * a time on it may turn into 0 by itself.
  */
 
 export interface BlockOp {
-  kind: 'read' | 'write';
-  /** 0: zeros, as before the first write. */
+  /** `change`: what is there afterwards depends on what was there. */
+  kind: 'read' | 'write' | 'change';
+  /** 0: zeros, or nothing, as before the first write. Of a change: what tells it from others. */
   value: number;
+  /** Of a change: what it makes of that value; null: it cannot have found it. */
+  apply?: (before: number) => number | null;
+  /** Of a change: the value that it is known to have found. */
+  found?: number;
+  /** Its effect may be seen otherwise than by the value. */
+  adds?: boolean;
+  /** It changed nothing, because something else was there. */
+  refusal?: boolean;
   calledMs: number;
   /** Infinity: no answer came. */
   answeredMs: number;
@@ -26,11 +36,21 @@ interface State {
 /** Operations that may be under way on one register at once; one bit each. */
 const MAX_UNDER_WAY = 30;
 
+/** From when on a value may turn into 0 by itself. */
+export type Fades = ReadonlyMap<number, number>;
+
+/** Values that somebody has seen. */
+export function seenIn(history: readonly BlockOp[]): Set<number | undefined> {
+  return new Set(history.map(({ kind, value, found }) => (kind === 'read' ? value : found)));
+}
+
 /** @returns what is wrong, or null */
-export function violation(history: readonly BlockOp[]): string | null {
-  const read = new Set(history.filter((op) => op.kind === 'read').map(({ value }) => value));
+export function violation(history: readonly BlockOp[], fades: Fades = new Map()): string | null {
+  const seen = seenIn(history);
   // What nobody saw need not have happened: neither a write without an answer, nor a read.
-  const ops = history.filter((op) => op.answeredMs !== Infinity || (op.kind === 'write' && read.has(op.value)));
+  const matters = ({ kind, value, adds }: BlockOp): boolean =>
+    kind !== 'read' && (adds === true || seen.has(value) || (fades.has(value) && seen.has(0)));
+  const ops = history.filter((op) => op.answeredMs !== Infinity || matters(op));
   const events = ops.flatMap((op) => [
     { atMs: op.calledMs, call: true, op },
     { atMs: op.answeredMs, call: false, op },
@@ -49,7 +69,7 @@ export function violation(history: readonly BlockOp[]): string | null {
     }
     const place = underWay.indexOf(op);
     const bit = 1 << place;
-    states = answered(states, underWay, bit);
+    states = answered(states, underWay, bit, (value) => (fades.get(value) ?? Infinity) <= atMs);
     if (states.length === 0) return `${show(op)} cannot be: ${around(ops, op)}`;
     // Over, too: writes without an answer that have had their effect in every state.
     const over = states.reduce((mask, { done }) => mask & done, bit | neverAnswered(underWay));
@@ -65,7 +85,12 @@ function neverAnswered(underWay: ReadonlyArray<BlockOp | null>): number {
 }
 
 /** The states in which the operation of that bit has had its effect. */
-function answered(states: State[], underWay: ReadonlyArray<BlockOp | null>, bit: number): State[] {
+function answered(
+  states: State[],
+  underWay: ReadonlyArray<BlockOp | null>,
+  bit: number,
+  fades: (value: number) => boolean,
+): State[] {
   const found: Map<string, State> = new Map();
   const seen = new Set<string>();
   const visit = (before: State): void => {
@@ -82,13 +107,16 @@ function answered(states: State[], underWay: ReadonlyArray<BlockOp | null>, bit:
       found.set(key, { value, done });
       return;
     }
+    if (fades(value)) visit({ value: 0, done });
     const tried = new Set<number>();
     underWay.forEach((op, i) => {
-      if (op?.kind !== 'write' || (done & (1 << i)) !== 0) return;
+      if (op === null || op.kind === 'read' || (done & (1 << i)) !== 0) return;
       // Of writes of one value that no answer comes of, one is as good as another.
       if (op.answeredMs === Infinity && tried.has(op.value)) return;
+      const after = op.kind === 'write' ? op.value : op.apply!(value);
+      if (after === null) return;
       if (op.answeredMs === Infinity) tried.add(op.value);
-      visit({ value: op.value, done: done | (1 << i) });
+      visit({ value: after, done: done | (1 << i) });
     });
   };
   for (const state of states) visit({ ...state });

@@ -39,7 +39,7 @@ const readers = (_cluster: Cluster, habits: Habits): void => {
 };
 
 /** `strike` once, when the cluster has begun, and then every so often. */
-function every(
+export function every(
   periodMs: number,
   strike: (cluster: Cluster, primary: SimNode) => void,
 ): (cluster: Cluster, untilMs: number) => void {
@@ -56,18 +56,18 @@ function every(
 }
 
 /** One that is up and not the primary. */
-function backupOf(cluster: Cluster, primary: SimNode): SimNode | undefined {
+export function backupOf(cluster: Cluster, primary: SimNode): SimNode | undefined {
   const backups = cluster.nodes.filter((node) => node !== primary && node.up);
   return backups[cluster.world.random.below(Math.max(1, backups.length))];
 }
 
-function crashFor(cluster: Cluster, node: SimNode, power: boolean, forMs: number): void {
+export function crashFor(cluster: Cluster, node: SimNode, power: boolean, forMs: number): void {
   node.crash(power);
   cluster.world.after(forMs, () => node.boot());
 }
 
 /** The primary loses its power, and with it what only a backup has made durable; the backup cannot take its place. */
-function forgets(cluster: Cluster, primary: SimNode, back: () => void): void {
+export function forgets(cluster: Cluster, primary: SimNode, back: () => void): void {
   const { world, register } = cluster;
   const backup = backupOf(cluster, primary);
   if (backup === undefined) return;

@@ -1,5 +1,7 @@
 /** One machine of a simulated cluster: a replica on a simulated disk, killed, stopped for a while and started again. */
 import { BLOCK_BYTES } from '../../src/base/units.ts';
+import { HostedKv } from '../../src/node/hosted-kv.ts';
+import type { KvServed } from '../../src/node/kv-served.ts';
 import type { BackupVolume } from '../../src/replication/backup-volume.ts';
 import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { Replica } from '../../src/replication/replica.ts';
@@ -7,12 +9,15 @@ import { Arena } from '../../src/storage/arena.ts';
 import type { BlockStore } from '../../src/storage/block-store.ts';
 import { openStore } from '../../src/storage/open-store.ts';
 import { type Image, SimulatedDisk, crashImage } from '../support/simulated-disk.ts';
+import type { KvRules } from '../../src/kv/rules.ts';
 import type { Cluster } from './cluster.ts';
 import type { SimLink } from './sim-link.ts';
 
 const MiB = 1024 * 1024;
 export const ARENA_BYTES: number = 8 * MiB;
 const TICK_MS = 20;
+/** When a world begins, on its wall clocks. */
+export const WALL_MS = 1_700_000_000_000;
 
 export class SimNode {
   readonly name: string;
@@ -22,6 +27,12 @@ export class SimNode {
   volume: PrimaryVolume | null = null;
   /** Reads under grants. */
   backup: BackupVolume | null = null;
+  /** Of a key-value volume, and what it serves of it: as primary, and under grants. */
+  kv: HostedKv | null = null;
+  kvServed: KvServed | null = null;
+  kvReads: KvServed | null = null;
+  /** Of its wall clock, against the others'. */
+  skewMs = 0;
   readonly links: Set<SimLink> = new Set();
   /** How many times slower than others its disk is. */
   slowness = 1;
@@ -83,6 +94,8 @@ export class SimNode {
     const live = (run: () => void): void => {
       if (this.life === life) this.receive(() => this.life === life && run());
     };
+    if (cluster.kvRules !== null) this.kv = this.hostKv(store, disk, cluster.kvRules, live);
+    const { kv } = this;
     this.replica = new Replica({
       node: this.name,
       store,
@@ -105,10 +118,14 @@ export class SimNode {
             live(() => this.replica?.casSettled(token, outcome)),
           ),
         serve: (volume) => {
-          if (this.life === life) this.volume = volume;
+          if (this.life !== life) return;
+          this.volume = volume;
+          kv?.setPrimary(volume);
         },
         serveReads: (volume) => {
-          if (this.life === life) this.backup = volume;
+          if (this.life !== life) return;
+          this.backup = volume;
+          kv?.setBackup(volume);
         },
         reached: (point) => {
           if (this.life === life && !cluster.happens(this, point)) cluster.happened(this, point);
@@ -117,11 +134,32 @@ export class SimNode {
     });
     const tick = (): void => {
       this.replica?.tick();
+      this.kv?.tick();
       void this.volume?.zeroSome();
       this.timed(TICK_MS, tick);
       if (this.replica?.role === 'stopped') this.replaced();
     };
     this.timed(world.random.next() * TICK_MS, tick);
+  }
+
+  /** As `HostedVolume` does it, with the clocks of this world. */
+  private hostKv(store: BlockStore, disk: SimulatedDisk, rules: KvRules, live: (run: () => void) => void): HostedKv {
+    const { world } = this.cluster;
+    return new HostedKv(
+      {
+        store,
+        arena: disk.arena,
+        available: false,
+        nowMs: () => world.nowMs,
+        wallMs: () => WALL_MS + world.nowMs + this.skewMs,
+        soon: (run) => world.after(0, () => live(run)),
+        follows: () => this.replica?.role === 'following',
+        serve: (served, primary) => (primary ? (this.kvServed = served) : (this.kvReads = served)),
+        unserve: (_served, primary) => (primary ? (this.kvServed = null) : (this.kvReads = null)),
+        log: (_level, message, fields) => world.note(`${this.name}: ${message} ${JSON.stringify(fields)}`),
+      },
+      rules,
+    );
   }
 
   /** The replica has stopped for good: somebody starts it anew, and what a failed sync left behind may be lost. */
@@ -149,6 +187,7 @@ export class SimNode {
     this.store = null;
     this.volume = null;
     this.backup = null;
+    this.kv = this.kvServed = this.kvReads = null;
     this.held = null;
     this.stopping = false;
     const arrives = world.random.chance(0.5);

@@ -85,12 +85,7 @@ export async function simulate(seed: number, options: SimulationOptions = {}): P
     else scenario.unleash(cluster, FAULTS_MS);
     await world.run(FAULTS_MS + 500);
     // Faults are over: everybody comes back.
-    cluster.traps = [];
-    cluster.mend();
-    cluster.register.loss = 0;
-    cluster.register.lateMs.clear();
-    cluster.lateLinks.clear();
-    cluster.slowNetwork = false;
+    cluster.peace();
     await world.run(FAULTS_MS + 3500);
     for (const node of cluster.nodes) node.boot();
     for (const client of clients) client.stopAtMs = HEAL_MS;

@@ -1,0 +1,99 @@
+/** Faults of one kind, again and again, each directed at one rule of the key-value store. */
+import type { Slot } from '../../src/storage/arena.ts';
+import type { Cluster } from './cluster.ts';
+import type { KvHabits } from './kv-client.ts';
+import { backupOf, crashFor, every, forgets } from './scenarios.ts';
+import type { SimNode } from './sim-node.ts';
+
+export type KvScenario = 'scarce memory' | 'cut backups' | 'full' | 'emptied' | 'forgotten' | 'failovers';
+
+interface Directed {
+  prepare: (cluster: Cluster, habits: KvHabits) => void;
+  /** Until that time. */
+  unleash: (cluster: Cluster, untilMs: number) => void;
+}
+
+const LARGE_PAGES = 63;
+
+/** What else runs in a node has all the large slots for a while. */
+function hold(cluster: Cluster, node: SimNode, forMs: number): void {
+  const { disk } = node;
+  if (disk === null) return;
+  const held: Slot[] = [];
+  for (let slot = disk.arena.take(LARGE_PAGES); slot !== null; slot = disk.arena.take(LARGE_PAGES)) held.push(slot);
+  cluster.world.note(`${node.name} has no large slots for ${forMs.toFixed(0)} ms`);
+  cluster.world.after(forMs, () => {
+    for (const slot of held) disk.arena.release(slot);
+  });
+}
+
+/** Memory is scarce at the primary now and then. */
+export function scarceMemory(cluster: Cluster, untilMs: number): void {
+  every(900, (_cluster, primary) => hold(cluster, primary, 50 + cluster.world.random.next() * 400))(cluster, untilMs);
+}
+
+export const KV_SCENARIOS: Record<KvScenario, Directed> = {
+  /** ... and the primary falls, with what waits for it. */
+  'scarce memory': {
+    prepare: (cluster, habits) => {
+      Object.assign(habits, { thinkMs: 4, largeShare: 0.4, countShare: 0.3, readShare: 0.2 });
+      cluster.diskMs = 1.5;
+    },
+    unleash: every(900, (cluster, primary) => {
+      hold(cluster, primary, 300);
+      cluster.world.after(200 + cluster.world.random.next() * 120, () => crashFor(cluster, primary, false, 50));
+    }),
+  },
+
+  /** A backup reaches nobody but its clients, who read there. */
+  'cut backups': {
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { thinkMs: 8, readShare: 0.6, backupShare: 0.7, scanShare: 0.1, largeShare: 0 });
+    },
+    unleash: every(2000, (cluster, primary) => {
+      const backup = backupOf(cluster, primary);
+      if (backup === undefined) return;
+      cluster.isolate(backup.name);
+      cluster.world.after(1500, () => cluster.mend());
+    }),
+  },
+
+  /** More is written than there is room for. */
+  full: {
+    prepare: (cluster, habits) => {
+      Object.assign(habits, { thinkMs: 6, readShare: 0.3, largeShare: 0.6, largeBytes: 190_000, deleteShare: 0.1 });
+      cluster.diskMs = 1.5;
+    },
+    unleash: every(1200, (cluster, primary) => {
+      const { random } = cluster.world;
+      crashFor(cluster, random.chance(0.5) ? primary : (backupOf(cluster, primary) ?? primary), random.chance(0.5), 100);
+    }),
+  },
+
+  /** What is written is soon deleted, nobody has a session, and all lose their power. */
+  emptied: {
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { deleteShare: 0.6, expiryShare: 1, namelessShare: 1, pairShare: 0, countShare: 0 });
+      Object.assign(habits, { accountShare: 0, largeShare: 0.3, compareShare: 0 });
+    },
+    unleash: every(1200, (cluster) => {
+      for (const node of cluster.nodes) crashFor(cluster, node, true, 20);
+    }),
+  },
+
+  /** A primary loses its power and what only its backup has, and opens the next epoch. */
+  forgotten: {
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { thinkMs: 6, readShare: 0.4, largeShare: 0.1 });
+    },
+    unleash: every(2000, (cluster, primary) => forgets(cluster, primary, () => {})),
+  },
+
+  /** The primary falls with answers under way. */
+  failovers: {
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { thinkMs: 6, lossShare: 0.1, abandonShare: 0, largeShare: 0.1 });
+    },
+    unleash: every(1500, (cluster, primary) => crashFor(cluster, primary, cluster.world.random.chance(0.5), 400)),
+  },
+};
