@@ -60,8 +60,10 @@ export class HostedKv {
   private readonly host: KvHost;
   private readonly rules: KvRules;
   readonly content: KvContent;
-  /** Records of groups that open an epoch. */
-  private readonly opening: WeakSet<LogRecord> = new WeakSet();
+  /** Records of groups that open an epoch, until they are applied. */
+  private readonly opening: Set<LogRecord> = new Set();
+  /** Those of them that came from another primary, and may take batches apart. */
+  private readonly tearing: Set<LogRecord> = new Set();
   private building = false;
   private retryAtMs = 0;
   private primaryVolume: PrimaryVolume | null = null;
@@ -105,8 +107,9 @@ export class HostedKv {
     // At a primary the group that opens an epoch says what is there already; at a backup it may take batches apart.
     if (opening) {
       this.opening.add(record);
-      if (this.host.follows() && this.rules.rebuildAfterOpening) this.content.invalidate();
-      return;
+      if (!this.host.follows() || !this.rules.rebuildAfterOpening) return;
+      this.tearing.add(record);
+      return this.content.invalidate();
     }
     this.content.appended(record, changeOf(record));
   }
@@ -117,7 +120,10 @@ export class HostedKv {
       if (this.rules.rebuildAfterCopies) this.content.invalidate();
       return;
     }
-    if (isLocal(kind) || this.opening.has(record)) return;
+    if (isLocal(kind)) return;
+    // What was read meanwhile may have been read before it.
+    if (this.tearing.delete(record)) this.content.invalidate();
+    if (this.opening.delete(record)) return;
     this.content.applied(record, changeOf(record), effect);
   }
 
@@ -156,6 +162,8 @@ export class HostedKv {
     const { primaryVolume, backupVolume, content, isolated } = this;
     const { store, arena, available } = this.host;
     if (isolated && !available) return;
+    // What an opening group says of the blocks is not there yet.
+    if (!isolated && this.tearing.size > 0) return;
     if (!content.valid) return store.replica.state === 'syncing' ? undefined : void this.build();
     const describe = (): About => this.describe();
     const stale = new StaleKv(content, KV_LIMITS, describe);
