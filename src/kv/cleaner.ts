@@ -39,6 +39,9 @@ const LOOSE = 0.4;
 const SMALL_SEGMENTS = 4;
 const MAX_ALLOWANCE_BLOCKS = 4 * SEGMENT_BLOCKS;
 
+/** So late it is zeroed where the rule is off. */
+const LATE_TICKS = 10;
+
 type Done = (error: HoldfastError | null) => void;
 
 export interface CleanerParts {
@@ -63,7 +66,7 @@ export class Cleaner {
   private stuck = false;
   private over = false;
   /** Released before it is zeroed: only where the rule is off. */
-  private late: number[] = [];
+  private late: Array<{ segment: number; ticks: number }> = [];
 
   constructor(parts: CleanerParts) {
     this.o = parts;
@@ -72,7 +75,9 @@ export class Cleaner {
 
   tick(): void {
     this.stuck = false;
-    for (const segment of this.late.splice(0)) this.o.zero(segment * SEGMENT_BLOCKS, SEGMENT_BLOCKS, () => {});
+    for (const one of this.late) {
+      if (++one.ticks === LATE_TICKS) this.o.zero(one.segment * SEGMENT_BLOCKS, SEGMENT_BLOCKS, () => {});
+    }
     this.pump();
   }
 
@@ -126,7 +131,7 @@ export class Cleaner {
   private zero(segment: number): void {
     if (!this.o.rules.zeroBeforeReuse) {
       this.o.segments.release(segment);
-      this.late.push(segment);
+      this.late.push({ segment, ticks: 0 });
       return;
     }
     this.zeroing.add(segment);

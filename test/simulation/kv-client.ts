@@ -30,6 +30,7 @@ import {
 import { KvSession, type Patience } from './kv-session.ts';
 import type { BlockOp } from './linearizable.ts';
 
+const PLAINLY = { expiry: 'none', when: 'always', previous: false } as const;
 const SCAN_LIMIT = 1000;
 
 /** What clients do, in shares of 1. */
@@ -45,6 +46,8 @@ export interface KvHabits extends Patience {
   accountShare: number;
   largeShare: number;
   largeBytes: number;
+  /** Of the changes of counters: with a large value. */
+  heavyShare: number;
   /** Of the changes of plain keys. */
   deleteShare: number;
   compareShare: number;
@@ -55,7 +58,7 @@ export interface KvHabits extends Patience {
 }
 
 export const KV_HABITS: KvHabits = {
-  thinkMs: 16,
+  thinkMs: 24,
   patienceMs: 350,
   patientShare: 0.3,
   readShare: 0.45,
@@ -65,7 +68,8 @@ export const KV_HABITS: KvHabits = {
   countShare: 0.15,
   accountShare: 0.1,
   largeShare: 0.25,
-  largeBytes: 100_000,
+  largeBytes: 60_000,
+  heavyShare: 0.1,
   deleteShare: 0.2,
   compareShare: 0.3,
   expiryShare: 0.2,
@@ -79,8 +83,8 @@ export const KV_HABITS: KvHabits = {
 interface Effect {
   register: Key;
   op: BlockOp;
-  /** What the answer says of it. @returns false: it says that nothing happened */
-  settle: (result: TransactionResult) => boolean;
+  /** What the answer says of it. */
+  settle: (result: TransactionResult) => void;
 }
 
 export class KvClient extends KvSession {
@@ -168,12 +172,10 @@ export class KvClient extends KvSession {
             const found = foundBy(key, result!);
             if (!result!.done) {
               if (found === null) this.cluster.fail(`${this.name}: ${key} was not put, and is not there`);
-              becomes(op, 'read', found ?? 0);
-              return true;
+              return becomes(op, 'read', found ?? 0);
             }
             if (previous) finds(op, found ?? 0, value);
             histories.fact(this.name, version, key, value);
-            return true;
           },
         },
       ],
@@ -197,7 +199,6 @@ export class KvClient extends KvSession {
               finds(op, found ?? 0, 0);
               this.histories.fact(this.name, version, key, 0);
             }
-            return true;
           },
         },
       ],
@@ -228,7 +229,7 @@ export class KvClient extends KvSession {
     op.apply = (found) => (found === before ? value : null);
     this.execute(
       [condition],
-      [{ type: 'put', key, value: bytes, expiry: 'none', when: 'always', previous: false }],
+      [{ type: 'put', key, value: bytes, ...PLAINLY }],
       [
         {
           register: key,
@@ -241,7 +242,6 @@ export class KvClient extends KvSession {
               op.apply = (found) => (found === before ? null : found);
               op.refusal = true;
             }
-            return true;
           },
         },
       ],
@@ -274,7 +274,6 @@ export class KvClient extends KvSession {
               finds(op, found, value);
               for (const key of [a, b]) this.histories.fact(this.name, version, key, value);
             }
-            return true;
           },
         },
       ],
@@ -285,19 +284,28 @@ export class KvClient extends KvSession {
     const op = this.op('change', delta);
     op.adds = true;
     op.apply = (before) => before + delta;
-    const settle = ({ version, results }: TransactionResult): boolean => {
+    const settle = ({ version, results }: TransactionResult): void => {
       const sum = decodeValue(key, results[at]!.value!);
       op.apply = (before) => (before + delta === sum ? sum : null);
       op.found = sum - delta;
       this.histories.fact(this.name, version, key, sum);
-      return true;
     };
     return { step: { type: 'add', key, delta: BigInt(delta) }, effect: { register: key, op, settle } };
   }
 
+  /** Some with much else in the same transaction. */
   private count(key: Key, delta: number): void {
     const { step, effect } = this.adding(key, delta, 0);
-    this.execute([], [step], [effect]);
+    if (!this.world.random.chance(this.habits.heavyShare)) return this.execute([], [step], [effect]);
+    const large = this.one(LARGE);
+    const value = this.histories.value();
+    const op = this.op('write', value);
+    const settle = ({ version }: TransactionResult): void => this.histories.fact(this.name, version, large, value);
+    this.execute(
+      [],
+      [step, { type: 'put', key: large, value: encodeValue(value, this.bytes(true)), ...PLAINLY }],
+      [effect, { register: large, op, settle }],
+    );
   }
 
   private transfer(): void {

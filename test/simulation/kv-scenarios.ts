@@ -36,7 +36,8 @@ export const KV_SCENARIOS: Record<KvScenario, Directed> = {
   /** ... and the primary falls, with what waits for it. */
   'scarce memory': {
     prepare: (cluster, habits) => {
-      Object.assign(habits, { thinkMs: 4, largeShare: 0.4, countShare: 0.3, readShare: 0.2 });
+      Object.assign(habits, { thinkMs: 8, largeShare: 0, largeBytes: 110_000 });
+      Object.assign(habits, { countShare: 0.7, heavyShare: 0.3, readShare: 0.1, abandonShare: 0 });
       cluster.diskMs = 1.5;
     },
     unleash: every(900, (cluster, primary) => {

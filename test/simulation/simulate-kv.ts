@@ -13,14 +13,14 @@ import { KvWatcher } from './kv-watcher.ts';
 import type { SimulationResult } from './simulate.ts';
 import { World } from './world.ts';
 
-const FAULTS_MS = 4500;
-const BACK_MS = 6500;
-const HEAL_MS = 9500;
-const END_MS = 12_500;
+const FAULTS_MS = 4000;
+const BACK_MS = 5500;
+const HEAL_MS = 8000;
+const END_MS = 11_000;
 const AGAIN_MS = 20_000;
 const REST_MS = 1500;
-/** Eight segments, of which clients get five. */
-const BLOCKS = 8 * 256;
+/** Six segments, of which clients get three. */
+const BLOCKS = 6 * 256;
 const CLIENTS = 4;
 
 export interface KvSimulationOptions {
@@ -47,7 +47,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
   for (const node of cluster.nodes) node.skewMs = random.next() * SKEW_MS;
   cluster.slowNetwork = random.chance(0.3);
   cluster.diskMs = random.chance(0.3) ? 8 : 1.5;
-  if (random.chance(0.3)) Object.assign(habits, { largeShare: 0, thinkMs: 6 });
+  if (random.chance(0.3)) Object.assign(habits, { largeShare: 0, thinkMs: 12 });
   if (random.chance(0.2)) for (const node of cluster.nodes) if (random.chance(0.4)) node.slowness = 8;
   scenario?.prepare(cluster, habits);
   const histories = new KvHistories((reason) => cluster.fail(reason));

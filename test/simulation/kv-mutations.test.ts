@@ -1,0 +1,44 @@
+/**
+ * The simulation of a key-value volume notices when a rule of it is missing: each is switched off, and seeds are tried
+ * until one goes red; with all rules the same seed is green.
+ */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ALL_KV_RULES, type KvRules } from '../../src/kv/rules.ts';
+import { type KvSimulationOptions, simulateKv } from './simulate-kv.ts';
+
+// deadline: 200 s
+const test = suite('kv-mutations');
+
+/** How each is caught, and from which seed on it is tried (the first that was seen to go red lies close). */
+const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulationOptions]> = [
+  ['readsWait', 1, { nodes: 2 }],
+  ['answersStay', 1, { nodes: 2, only: 'failovers' }],
+  ['zeroDeadOnly', 1, { nodes: 2 }],
+  ['zeroBeforeReuse', 1, { nodes: 2, only: 'full' }],
+  ['rebuildAfterCopies', 1, { nodes: 2 }],
+  ['rebuildAfterOpening', 1, { nodes: 2, only: 'forgotten' }],
+  ['keepOrder', 1, { nodes: 2, only: 'scarce memory' }],
+  ['readsUnderGrant', 1, { nodes: 2, only: 'cut backups' }],
+  ['logExpiry', 1, { nodes: 2 }],
+];
+const SEEDS = 30;
+
+for (const [rule, from, options] of MUTATIONS) {
+  test(`without ${rule} something goes wrong${options.only === undefined ? '' : `: ${options.only}`}`, async () => {
+    for (let seed = from; seed < from + SEEDS; seed++) {
+      const { wrong } = await simulateKv(seed, { ...options, rules: { [rule]: false } });
+      if (wrong === null) continue;
+      const sound = await simulateKv(seed, options);
+      return assert.is(sound.wrong, null, `with all rules, seed ${seed}, ${JSON.stringify(options)}: ${sound.wrong}`);
+    }
+    assert.unreachable(`${SEEDS} seeds without ${rule}, and nothing was noticed`);
+  });
+}
+
+test('each rule is missed when it is missing', () => {
+  const known = [...new Set(MUTATIONS.map(([rule]) => rule))].sort();
+  assert.equal(known, Object.keys(ALL_KV_RULES).sort());
+});
+
+test.run();
