@@ -132,7 +132,7 @@ export class KvContent {
     this.history.clear(0);
     this.newestOf.clear();
     // Whoever reads is told so; what is not applied yet stays in mind, for what is built next.
-    for (const { waiters } of [...this.pending.values()]) for (const wake of waiters.splice(0)) wake();
+    for (const { waiters } of this.pending.values()) for (const wake of waiters.splice(0)) wake();
   }
 
   /** Reads all batches. @returns whether it is valid now; not if it was made invalid meanwhile */

@@ -17,18 +17,21 @@ const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulation
   ['zeroDeadOnly', 1, { nodes: 2 }],
   ['zeroBeforeReuse', 1, { nodes: 2, only: 'full' }],
   ['rebuildAfterCopies', 1, { nodes: 2 }],
-  ['rebuildAfterOpening', 1, { nodes: 2, only: 'forgotten' }],
+  ['rebuildAfterOpening', 3, { nodes: 2, only: 'forgotten' }],
   ['keepOrder', 1, { nodes: 2, only: 'scarce memory' }],
   ['readsUnderGrant', 1, { nodes: 2, only: 'cut backups' }],
   ['logExpiry', 1, { nodes: 2 }],
 ];
 const SEEDS = 30;
 
+/** What is to be noticed where something lesser is noticed first: without its deletion a key stays. */
+const SIGNS: Partial<Record<keyof KvRules, RegExp>> = { logExpiry: /cannot be/ };
+
 for (const [rule, from, options] of MUTATIONS) {
   test(`without ${rule} something goes wrong${options.only === undefined ? '' : `: ${options.only}`}`, async () => {
     for (let seed = from; seed < from + SEEDS; seed++) {
       const { wrong } = await simulateKv(seed, { ...options, rules: { [rule]: false } });
-      if (wrong === null) continue;
+      if (wrong === null || SIGNS[rule]?.test(wrong) === false) continue;
       const sound = await simulateKv(seed, options);
       return assert.is(sound.wrong, null, `with all rules, seed ${seed}, ${JSON.stringify(options)}: ${sound.wrong}`);
     }

@@ -62,12 +62,17 @@ export const KV_SCENARIOS: Record<KvScenario, Directed> = {
   /** More is written than there is room for. */
   full: {
     prepare: (cluster, habits) => {
-      Object.assign(habits, { thinkMs: 6, readShare: 0.3, largeShare: 0.6, largeBytes: 190_000, deleteShare: 0.1 });
+      Object.assign(habits, { thinkMs: 24, readShare: 0.3, largeShare: 0.8, largeBytes: 190_000, deleteShare: 0.1 });
       cluster.diskMs = 1.5;
     },
     unleash: every(1200, (cluster, primary) => {
       const { random } = cluster.world;
-      crashFor(cluster, random.chance(0.5) ? primary : (backupOf(cluster, primary) ?? primary), random.chance(0.5), 100);
+      crashFor(
+        cluster,
+        random.chance(0.5) ? primary : (backupOf(cluster, primary) ?? primary),
+        random.chance(0.5),
+        100,
+      );
     }),
   },
 

@@ -13,10 +13,10 @@ import { KvWatcher } from './kv-watcher.ts';
 import type { SimulationResult } from './simulate.ts';
 import { World } from './world.ts';
 
-const FAULTS_MS = 4000;
-const BACK_MS = 5500;
-const HEAL_MS = 8000;
-const END_MS = 11_000;
+const FAULTS_MS = 3500;
+const BACK_MS = 4500;
+const HEAL_MS = 6500;
+const END_MS = 9000;
 const AGAIN_MS = 20_000;
 const REST_MS = 1500;
 /** Six segments, of which clients get three. */
@@ -66,7 +66,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
   const whole = (): string | null => {
     const { inSync } = cluster.register.current;
     if (inSync.length !== names.length) return `after the faults only ${inSync.join(' ')} are in sync`;
-    const lacking = cluster.nodes.find(({ kv }) => kv?.current == null);
+    const lacking = cluster.nodes.find(({ kv }) => (kv?.current ?? null) === null);
     if (lacking !== undefined) return `after the faults ${lacking.name} does not answer`;
     return cluster.nodes.some(({ kvServed }) => kvServed !== null) ? null : 'after the faults nobody is primary';
   };
@@ -74,7 +74,8 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
   const settled = async (): Promise<Known | string> => {
     const restless =
       whole() ?? ([...clients, ...watchers].every(({ idle }) => idle) ? null : 'a client waits for ever');
-    if (restless !== null) return restless;
+    const seen = cluster.wrong ?? histories.check() ?? restless;
+    if (seen !== null) return seen;
     const content = await commonContent(cluster);
     if (typeof content === 'string') return content;
     const wrong = unrest(cluster, new Histories(0)) ?? (await keysWrong(cluster, content));

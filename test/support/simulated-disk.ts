@@ -95,9 +95,10 @@ export class SimulatedDisk implements Files {
     return new HoldfastError(fault.code, { operation, detail: 'injected' });
   }
 
-  private put(file: FileName, position: number, from: Uint8Array): void {
+  /** @param own nobody else has these bytes */
+  private put(file: FileName, position: number, from: Uint8Array, own = false): void {
     this.files[file].set(from, position);
-    if (this.recording) this.events.push({ kind: 'write', file, position, bytes: from.slice() });
+    if (this.recording) this.events.push({ kind: 'write', file, position, bytes: own ? from : from.slice() });
   }
 
   read(file: FileName, into: Uint8Array, positionBytes: number, done: IoDone): void {
@@ -168,7 +169,7 @@ export class SimulatedDisk implements Files {
   zero(positionBytes: number, lengthBytes: number, _punch: boolean, done: IoDone): void {
     this.later(() => {
       const error = this.strike('write', 'write zeros');
-      if (error === null) this.put('data', positionBytes, new Uint8Array(lengthBytes));
+      if (error === null) this.put('data', positionBytes, new Uint8Array(lengthBytes), true);
       done(error);
     });
   }
