@@ -2,7 +2,7 @@
  * Keeps segments empty: one in which nothing counts is zeroed; what still counts of one that is mostly dead is moved.
  * Pure.
  *
- * Guarantees: a segment is zeroed only when nothing in it counts, by what is applied; one is moved at a time, and about as
+ * Guarantees: a segment is zeroed only when nothing in it counts, by what is applied, and never the newest batch; one is moved at a time, and about as
  * many blocks are moved as clients write, more when segments are scarce; the pause of a step is that of one segment.
  */
 import type { HoldfastError } from '../base/errors.ts';
@@ -103,7 +103,7 @@ export class Cleaner {
 
   pump(): void {
     while (!this.over && this.zeroing.size < ZEROING_AT_ONCE) {
-      const segment = this.o.segments.leastLive(this.except);
+      const segment = this.o.segments.leastLive(this.except, this.spared);
       if (segment === null) return;
       const live = this.o.index.segments.live[segment]!;
       if (live === 0) this.zero(segment);
@@ -114,6 +114,11 @@ export class Cleaner {
         return;
       }
     }
+  }
+
+  /** The newest batch says which version comes next, also when nothing else of it counts. */
+  private get spared(): number {
+    return this.o.rules.keepNewest ? this.o.index.newestSegment : -1;
   }
 
   private get except(): ReadonlySet<number> {

@@ -64,6 +64,8 @@ export class KvIndex {
   loading = false;
   private present = 0;
   private newest = 0;
+  /** Where that version is from. */
+  private newestIn: Run | null = null;
   /** Blocks of all batches. */
   usedBlocks = 0;
   liveBytes = 0;
@@ -77,6 +79,10 @@ export class KvIndex {
   /** Of the newest transaction that a batch names. */
   get version(): number {
     return this.newest;
+  }
+  /** Of the batch that names it; -1: there is none. */
+  get newestSegment(): number {
+    return this.newestIn === null ? -1 : segmentOf(this.newestIn.first);
   }
   get keys(): number {
     return this.present;
@@ -141,7 +147,10 @@ export class KvIndex {
     this.segments.runs[segmentOf(run.first)]!++;
     const changes: Change[] | null = run.kind === 'new' && this.events.changed !== undefined ? [] : null;
     eachItem(run.bytes, run.entries, ({ kind, at, end, version }) => {
-      if (version > this.newest) this.newest = version;
+      if (version >= this.newest) {
+        this.newest = version;
+        this.newestIn = run;
+      }
       if (kind === ANSWER) {
         const freed = this.answers.add(answerAt(run.bytes, at), run, end - at);
         this.count(run, end - at);
@@ -269,6 +278,7 @@ export class KvIndex {
     this.expiring.clear();
     this.answers.clear();
     this.sorted.clear();
+    this.newestIn = null;
     this.present = this.newest = this.usedBlocks = this.liveBytes = 0;
   }
 }

@@ -10,6 +10,8 @@ export interface KvRules {
   answersStay: boolean;
   /** What counts of a segment is moved before it is zeroed. */
   zeroDeadOnly: boolean;
+  /** The newest batch stays: it says which version comes next. */
+  keepNewest: boolean;
   /** A segment is used anew only when its zeroing is in the log. */
   zeroBeforeReuse: boolean;
   /** A backup whose blocks were copied to reads all keys anew. */
@@ -28,6 +30,7 @@ export const ALL_KV_RULES: KvRules = {
   readsWait: true,
   answersStay: true,
   zeroDeadOnly: true,
+  keepNewest: true,
   zeroBeforeReuse: true,
   rebuildAfterCopies: true,
   rebuildAfterOpening: true,

@@ -95,12 +95,12 @@ export class Segments {
     this.add(segment);
   }
 
-  /** The written segment, other than those given, in which least counts; null: there is none. */
-  leastLive(except: ReadonlySet<number>): number | null {
+  /** The written segment, other than those given and the one that is spared, in which least counts; null: there is none. */
+  leastLive(except: ReadonlySet<number>, spared: number): number | null {
     const { live } = this.counts;
     let least = -1;
     for (let segment = 0; segment < live.length; segment++) {
-      if (this.isEmpty[segment] === 1 || segment === this.current) continue;
+      if (this.isEmpty[segment] === 1 || segment === this.current || segment === spared) continue;
       if (this.coming[segment]! > 0 || except.has(segment)) continue;
       if (least < 0 || live[segment]! < live[least]!) least = segment;
     }

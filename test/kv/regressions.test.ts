@@ -53,6 +53,32 @@ test('R-1: versions go on where they were after a restart, and the newer value w
   assert.is(textOf(anew, 'k'), 'new');
 });
 
+test('R-1: they do so also when everything was deleted, and cleaned away', async () => {
+  const disk = new KvDisk(2048);
+  let kv = await openKv(disk);
+  const run = async (step: Step): Promise<number> => {
+    const answer = execute(kv, only(step));
+    await disk.settle();
+    return (await answer).result!.version;
+  };
+  const keys = ['a', 'b', 'c', 'd', 'e'];
+  // One segment, full to the last block; the deletions come into the next.
+  for (let i = 0; i < 10; i++) await run(put(keys[i % 5]!, 'x'.repeat(100_000)));
+  for (let i = 0; i < 6; i++) await run(put('z', 'x'));
+  let version = 0;
+  for (const key of [...keys, 'z']) version = await run({ type: 'delete', key, previous: false });
+  for (let restart = 0; restart < 3; restart++) {
+    disk.lose();
+    kv = await openKv(disk);
+    for (let i = 0; i < 5; i++) {
+      kv.tick();
+      await disk.settle();
+    }
+  }
+  assert.ok(disk.content.index.usedBlocks < 64, 'the old segment is zeroed');
+  assert.is(await run(put('a', 'new')), version + 1);
+});
+
 test('R-5: a PUT that was not written is no PUT: an error, and nobody reads it', async () => {
   const disk = new KvDisk(2048);
   const kv = new PrimaryKv(

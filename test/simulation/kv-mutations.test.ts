@@ -15,6 +15,7 @@ const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulation
   ['readsWait', 1, { nodes: 2 }],
   ['answersStay', 1, { nodes: 2, only: 'failovers' }],
   ['zeroDeadOnly', 1, { nodes: 2 }],
+  ['keepNewest', 1, { nodes: 2, only: 'emptied' }],
   ['zeroBeforeReuse', 1, { nodes: 2, only: 'full' }],
   ['rebuildAfterCopies', 1, { nodes: 2 }],
   ['rebuildAfterOpening', 3, { nodes: 2, only: 'forgotten' }],

@@ -13,6 +13,8 @@ interface Directed {
   unleash: (cluster: Cluster, untilMs: number) => void;
 }
 
+/** When clients end. */
+export const HEAL_MS = 6500;
 const LARGE_PAGES = 63;
 
 /** What else runs in a node has all the large slots for a while. */
@@ -82,9 +84,12 @@ export const KV_SCENARIOS: Record<KvScenario, Directed> = {
       Object.assign(habits, { deleteShare: 0.6, expiryShare: 1, namelessShare: 1, pairShare: 0, countShare: 0 });
       Object.assign(habits, { accountShare: 0, largeShare: 0.3, compareShare: 0 });
     },
-    unleash: every(1200, (cluster) => {
-      for (const node of cluster.nodes) crashFor(cluster, node, true, 20);
-    }),
+    unleash: (cluster, untilMs) => {
+      const all = (): void => cluster.nodes.forEach((node) => crashFor(cluster, node, true, 20));
+      every(1200, all)(cluster, untilMs);
+      // What is left expires under the next primary, which nobody writes to.
+      cluster.world.after(HEAL_MS + 200, all);
+    },
   },
 
   /** A primary loses its power and what only its backup has, and opens the next epoch. */

@@ -8,15 +8,14 @@ import { Histories } from './histories.ts';
 import { type Known, apart, builtFrom, keysWrong, knownBy } from './kv-checks.ts';
 import { KV_HABITS, KvClient, type KvHabits } from './kv-client.ts';
 import { KvHistories, SKEW_MS, keysOf } from './kv-histories.ts';
-import { KV_SCENARIOS, type KvScenario, scarceMemory } from './kv-scenarios.ts';
+import { HEAL_MS, KV_SCENARIOS, type KvScenario, scarceMemory } from './kv-scenarios.ts';
 import { KvWatcher } from './kv-watcher.ts';
 import type { SimulationResult } from './simulate.ts';
 import { World } from './world.ts';
 
 const FAULTS_MS = 3500;
 const BACK_MS = 4500;
-const HEAL_MS = 6500;
-const END_MS = 9000;
+const END_MS = 11_000;
 const AGAIN_MS = 20_000;
 const REST_MS = 1500;
 /** Six segments, of which clients get three. */
@@ -81,6 +80,8 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     const wrong = unrest(cluster, new Histories(0)) ?? (await keysWrong(cluster, content));
     if (wrong !== null) return wrong;
     const known = await builtFrom(content);
+    const { version } = known.index;
+    if (version < histories.newest) return `the blocks say version ${version}, and ${histories.newest} was seen`;
     // As if a client had read everything.
     const entries = [...known.index.sorted.from('')].map((key) => {
       const cell = known.index.find(key)!;
