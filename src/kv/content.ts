@@ -163,7 +163,7 @@ export class KvContent {
     if (this.builds !== build) return false;
     this.touched = null;
     this.index.loaded();
-    this.history.clear(this.index.version);
+    this.history.clear(this.rules.watchKept ? this.index.version : 0);
     this.state = 'valid';
     return true;
   }

@@ -141,7 +141,8 @@ export class PrimaryKv implements KvVolume {
     this.version = index.version;
     this.segments = new Segments(index.segments);
     for (const { key, expiresAtMs } of index.expiring.values()) this.expiries.add(key, expiresAtMs);
-    this.watchers = new Watchers(content.history, () => this.visible, log);
+    const upTo = (): number => (rules.watchWhole ? this.visible : this.version);
+    this.watchers = new Watchers(content.history, upTo, log);
     this.cleaner = new Cleaner({
       index,
       segments: this.segments,

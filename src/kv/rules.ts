@@ -22,6 +22,10 @@ export interface KvRules {
   keepOrder: boolean;
   /** A backup answers under a grant only. */
   readsUnderGrant: boolean;
+  /** Watchers are told up to where nothing is missing. */
+  watchWhole: boolean;
+  /** ... and are told when what they missed is not kept. */
+  watchKept: boolean;
   /** A key expires by a deletion in the log, and not before. */
   logExpiry: boolean;
 }
@@ -36,5 +40,7 @@ export const ALL_KV_RULES: KvRules = {
   rebuildAfterOpening: true,
   keepOrder: true,
   readsUnderGrant: true,
+  watchWhole: true,
+  watchKept: true,
   logExpiry: true,
 };

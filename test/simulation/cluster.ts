@@ -36,6 +36,8 @@ export class Cluster {
   readonly rules: Rules;
   /** Of a key-value volume; null: it is a disk. */
   readonly kvRules: KvRules | null;
+  /** Nodes run with `--when-isolated available`. */
+  available = false;
   readonly nodes: SimNode[] = [];
   readonly blocks: number;
   register!: SimRegister;

@@ -442,8 +442,9 @@ export class KvClient extends KvSession {
     };
     world.after(this.habits.patienceMs, elsewhere);
     node.receive(() => {
-      if (over || node.kvReads !== served) return elsewhere();
-      call(served.kv, (error, result) => {
+      const volume = kv?.current ?? null;
+      if (over || node.kvReads !== served || volume === null) return elsewhere();
+      call(volume, (error, result) => {
         if (over || node.kv !== kv) return;
         if (error !== null) {
           this.cluster.met(node, error);

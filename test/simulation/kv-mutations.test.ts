@@ -21,6 +21,8 @@ const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulation
   ['rebuildAfterOpening', 3, { nodes: 2, only: 'forgotten' }],
   ['keepOrder', 1, { nodes: 2, only: 'scarce memory' }],
   ['readsUnderGrant', 1, { nodes: 2, only: 'cut backups' }],
+  ['watchWhole', 1, { nodes: 2 }],
+  ['watchKept', 1, { nodes: 2, only: 'failovers' }],
   ['logExpiry', 1, { nodes: 2 }],
 ];
 const SEEDS = 30;

@@ -76,7 +76,10 @@ export class KvSession {
       node.receive(() => {
         // A request that was sent is executed, also if nobody waits for it any more; unless its connection is gone.
         if (node.kv !== kv || node.kvServed !== served || revoked(attachment!)) return;
-        call(served!.kv, this.since!.seq, (failure, value) => {
+        // What vouches for its answers: with `available`, `served.kv` may answer with what is stale.
+        const volume = kv?.current ?? null;
+        if (volume === null) return again();
+        call(volume, this.since!.seq, (failure, value) => {
           // The answer of a process that died does not arrive.
           if (settled || node.kv !== kv) return;
           if (failure !== null) this.cluster.met(node, failure);

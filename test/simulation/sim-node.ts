@@ -149,7 +149,7 @@ export class SimNode {
       {
         store,
         arena: disk.arena,
-        available: false,
+        available: this.cluster.available,
         nowMs: () => world.nowMs,
         wallMs: () => WALL_MS + world.nowMs + this.skewMs,
         soon: (run) => world.after(0, () => live(run)),
