@@ -1,12 +1,12 @@
 /**
  * The whole cluster with a key-value volume under seeds: nothing is wrong. `npm run simulate -- --kv --seeds N` runs many
- * more; that the checks would notice if a rule were missing is shown by kv-mutations.test.ts.
+ * more; that the checks would notice if a rule were missing is shown by kv-mutations.test.ts, which runs each scenario
+ * with all rules too.
  */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Entry } from '../../src/kv/operations.ts';
 import { KvHistories, encodeValue } from './kv-histories.ts';
-import { KV_SCENARIOS, type KvScenario } from './kv-scenarios.ts';
 import { type BlockOp, violation } from './linearizable.ts';
 import { simulateKv } from './simulate-kv.ts';
 import { usualKv } from './usual.ts';
@@ -34,13 +34,6 @@ test('the same seed gives the same run', async () => {
   const [one, two] = [await simulateKv(7), await simulateKv(7)];
   assert.equal(one.log, two.log);
 });
-
-for (const only of Object.keys(KV_SCENARIOS) as KvScenario[]) {
-  test(`faults of one kind: ${only}`, async () => {
-    const { wrong } = await simulateKv(1, { ...usualKv(1), only });
-    assert.is(wrong, null, `seed 1: ${wrong}; npm run simulate -- --kv --only '${only}' --seed 1`);
-  });
-}
 
 test('keys are not read in the midst of an opening group: seeds that went red', async () => {
   for (const seed of [3, 6]) {
