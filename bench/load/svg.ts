@@ -22,6 +22,8 @@ export interface LineChart {
   xScale: 'linear' | 'log';
   yScale: 'linear' | 'log';
   series: Array<{ name: string; points: Point[] }>;
+  /** Default true; false where points are so many that their marks would cover the line. */
+  marks?: boolean | undefined;
 }
 
 export interface BarChart {
@@ -97,7 +99,7 @@ export function lineChart(chart: LineChart): string {
     const path = sorted.map((p, j) => `${j === 0 ? 'M' : 'L'}${n(x.at(p.x))} ${n(y.at(p.y))}`).join('');
     const colour = i % SERIES_COLOURS;
     out.push(`<path class="line s${colour}"${dash(i)} d="${path}"/>`);
-    for (const p of sorted) {
+    for (const p of chart.marks === false ? [] : sorted) {
       out.push(whisker(x.at(p.x), p, y), mark(i, x.at(p.x), y.at(p.y), `${series.name}: ${compact(p.y)}`));
     }
   });

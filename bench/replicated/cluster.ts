@@ -1,5 +1,6 @@
 /**
- * A coordinator and two nodes as processes, with one volume on both: what the benches measure beside one server.
+ * A coordinator and nodes as processes, with one volume on all of them: two and a disk beside one server, or three and a
+ * key-value volume.
  *
  * Guarantees: processes are ended by their pid, nodes one after another so that each hands over; what a node logs is
  * read as it comes, so that moments are those of its own clock, which is this machine's; nothing is waited for without a
@@ -23,7 +24,15 @@ interface Member {
   name: string;
   args: string[];
   address: string;
+  /** For clients of Redis; empty: none. */
+  kvAddress: string;
   process: Started | null;
+}
+
+export interface ClusterOptions {
+  nodes?: readonly string[];
+  /** `kv`: the nodes take clients of Redis too. */
+  kind?: 'block' | 'kv';
 }
 
 const PATIENCE_MS = 120_000;
@@ -36,26 +45,35 @@ export class BenchCluster {
   /** The latest lines of all nodes. */
   readonly lines: LogLine[] = [];
   private coordinator!: Started;
+  private coordinatorArgs: string[] = [];
   private coordinatorUrl = '';
   private readonly members: Map<string, Member> = new Map();
   private waiting: Array<() => void> = [];
 
-  /** Two nodes, the volume made and in sync. */
-  static async start(dir: string, sizeBytes: number, durability: Durability): Promise<BenchCluster> {
+  /** The volume made, preallocated and in sync. */
+  static async start(
+    dir: string,
+    sizeBytes: number,
+    durability: Durability,
+    { nodes = ['a', 'b'], kind = 'block' }: ClusterOptions = {},
+  ): Promise<BenchCluster> {
     const cluster = new BenchCluster();
     const port = await freePort();
     cluster.coordinatorUrl = `holdfast://127.0.0.1:${port}`;
     const at = ['--dir', join(dir, 'coordinator'), '--listen', `127.0.0.1:${port}`];
-    cluster.coordinator = await listening(start(MAIN, ['coordinator', ...at, '--log-level', 'warn', '--json']));
-    for (const name of ['a', 'b']) {
+    cluster.coordinatorArgs = ['coordinator', ...at, '--log-level', 'warn', '--json'];
+    await cluster.startCoordinator();
+    for (const name of nodes) {
       const address = `127.0.0.1:${await freePort()}`;
+      const kvAddress = kind === 'kv' ? `127.0.0.1:${await freePort()}` : '';
       const args = ['node', '--name', name, '--dir', join(dir, name), '--coordinator', cluster.coordinatorUrl];
       args.push('--listen', address, '--peer-listen', `127.0.0.1:${await freePort()}`, '--log-level', 'info', '--json');
-      cluster.members.set(name, { name, args, address, process: null });
+      if (kind === 'kv') args.push('--kv', kvAddress, '--kv-volume', VOLUME);
+      cluster.members.set(name, { name, args, address, kvAddress, process: null });
       await cluster.restart(name);
     }
-    const create = ['volume', 'create', VOLUME, '--size', String(sizeBytes), '--replicas', '2'];
-    create.push('--durability', durability, '--coordinator', cluster.coordinatorUrl);
+    const create = ['volume', 'create', VOLUME, '--size', String(sizeBytes), '--replicas', String(nodes.length)];
+    create.push('--kind', kind, '--durability', durability, '--coordinator', cluster.coordinatorUrl);
     const made = start(MAIN, create);
     made.child.stdout!.resume();
     const code = await made.exited;
@@ -64,9 +82,31 @@ export class BenchCluster {
     return cluster;
   }
 
-  /** Of both nodes, for clients. */
+  private async startCoordinator(): Promise<void> {
+    this.coordinator = start(MAIN, this.coordinatorArgs);
+    await listening(this.coordinator);
+  }
+
+  private get addresses(): string {
+    return [...this.members.values()].map(({ address }) => address).join(',');
+  }
+
+  /** Of all nodes, for clients. */
   get url(): string {
-    return `holdfast://${[...this.members.values()].map(({ address }) => address).join(',')}/${VOLUME}`;
+    return `holdfast://${this.addresses}/${VOLUME}`;
+  }
+
+  get kvUrl(): string {
+    return `holdfast-kv://${this.addresses}/${VOLUME}`;
+  }
+
+  /** Where clients of Redis connect. */
+  kvAddress(name: string): string {
+    return this.members.get(name)!.kvAddress;
+  }
+
+  get pids(): Record<string, number> {
+    return Object.fromEntries([...this.members.values()].map(({ name, process }) => [name, process!.child.pid!]));
   }
 
   /** @returns when it was started, and when it listened, of the wall clock */
@@ -113,26 +153,46 @@ export class BenchCluster {
     return exited;
   }
 
-  private async replicas(): Promise<Array<{ node: string; replica: ReplicaStatus }>> {
-    const found: Array<{ node: string; replica: ReplicaStatus }> = [];
-    for (const { name, address, process } of this.members.values()) {
-      if (process === null) continue;
-      const answer = (await admin(address, { op: 'status', from: 0 })) as unknown as { replicas: ReplicaStatus[] };
-      for (const replica of answer.replicas) if (replica.volume === VOLUME) found.push({ node: name, replica });
-    }
-    return found;
+  /** With the coordinator, all at the same moment as far as that goes. */
+  async killAll(): Promise<void> {
+    this.coordinator.child.kill('SIGKILL');
+    await Promise.all([...this.members.keys()].map((name) => this.kill(name, 'SIGKILL')));
+    await this.coordinator.exited;
   }
 
-  /** Waits until one serves and the other is in sync with it. @returns who is what */
-  async untilInSync(): Promise<{ primary: string; backup: string }> {
+  /** Resolves when all of them listen. @returns when the first was started, of the wall clock */
+  async startAll(): Promise<number> {
+    const startedMs = Date.now();
+    await Promise.all([this.startCoordinator(), ...[...this.members.keys()].map((name) => this.restart(name))]);
+    return startedMs;
+  }
+
+  /** Of those nodes that can be asked. */
+  async replicas(): Promise<Array<{ node: string; replica: ReplicaStatus }>> {
+    const running = [...this.members.values()].filter(({ process }) => process !== null);
+    const asked = running.map(async ({ name, address }) => {
+      const answer = (await admin(address, { op: 'status', from: 0 })) as unknown as { replicas: ReplicaStatus[] };
+      const own = answer.replicas.filter(({ volume }) => volume === VOLUME);
+      return own.map((replica) => ({ node: name, replica }));
+    });
+    // One that is starting does not listen yet.
+    return (await Promise.all(asked.map((one) => one.catch(() => [])))).flat();
+  }
+
+  /** Waits until one serves and the others are in sync with it, and answer GETs. @returns who is what */
+  async untilInSync(): Promise<{ primary: string; backup: string; backups: string[] }> {
     const endMs = performance.now() + PATIENCE_MS;
     for (;;) {
       const all = await this.replicas();
       const serving = all.find(({ replica }) => replica.serving);
       const peers = serving?.replica.peers ?? [];
       const joined = peers.every(({ phase, sync }) => phase === 'joined' && sync === null);
-      if (serving !== undefined && peers.length === 1 && joined)
-        return { primary: serving.node, backup: peers[0]!.node };
+      const others = this.members.size - 1;
+      const answer = all.length > others && all.every(({ replica }) => replica.kv?.answers ?? true);
+      if (serving !== undefined && peers.length === others && joined && answer) {
+        const backups = peers.map(({ node }) => node);
+        return { primary: serving.node, backup: backups[0]!, backups };
+      }
       if (performance.now() > endMs) throw new Error(`the nodes do not get in sync\n${JSON.stringify(all, null, 1)}`);
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }

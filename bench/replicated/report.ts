@@ -17,9 +17,9 @@ export interface Report {
 }
 
 const one = (value: number): string => (Number.isFinite(value) ? value.toFixed(1) : '-');
-const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
+export const unique = <T>(values: readonly T[]): T[] => [...new Set(values)];
 
-function table(head: string[], rows: string[][]): string {
+export function table(head: string[], rows: string[][]): string {
   const made = new Table({
     head,
     style: { head: [], border: [], compact: true },
@@ -82,7 +82,7 @@ function seriesOfReturns(returns: readonly Return[]): Array<[string, Return[]]> 
   return unique(returns.map(nameOfReturn)).map((name) => [name, returns.filter((r) => nameOfReturn(r) === name)]);
 }
 
-function spread(values: readonly number[]): { y: number; low: number; high: number } {
+export function spread(values: readonly number[]): { y: number; low: number; high: number } {
   return { y: median(values), low: Math.min(...values), high: Math.max(...values) };
 }
 
@@ -128,10 +128,14 @@ export function writeReport(report: Report, folder: string): string {
   const tables = tablesOf(report);
   writeFileSync(join(folder, 'results.json'), `${JSON.stringify(report, null, 1)}\n`);
   writeFileSync(join(folder, 'tables.txt'), tables);
-  for (const [name, svg] of plotsOf(report)) {
+  writePlots(plotsOf(report), folder);
+  return tables;
+}
+
+export function writePlots(plots: ReadonlyMap<string, string>, folder: string): void {
+  for (const [name, svg] of plots) {
     const file = join(folder, `${name}.svg`);
     writeFileSync(file, svg);
     spawnSync('rsvg-convert', ['--zoom', '1.5', '--output', join(folder, `${name}.png`), file], { stdio: 'ignore' });
   }
-  return tables;
 }
