@@ -13,7 +13,9 @@ import { Histogram } from '../load/histogram.ts';
 import { Random } from '../load/workload.ts';
 import { type KvLoad, type KvResult, keyOf } from './kv-load.ts';
 
+/** PUTs of one transaction, and its bytes, at most. */
 const FILL_STEPS = 200;
+const FILL_BYTES = 150_000;
 const FILL_CLIENTS = 8;
 const CURVE_POINTS = 200;
 
@@ -105,11 +107,12 @@ function curveOf(latency: Histogram): Array<[number, number]> {
 /** Keys from `from` to `to`, many in one transaction: for volumes on which something else is measured. */
 async function fill(from: number, to: number, valueBytes: number): Promise<object> {
   const own = await enough('primary', FILL_CLIENTS);
+  const steps = Math.max(1, Math.min(FILL_STEPS, Math.floor(FILL_BYTES / (valueBytes + 100))));
   let next = from;
   const client = async (store: KvStore): Promise<void> => {
     while (next < to) {
       const transaction = store.transaction();
-      const end = Math.min(to, next + FILL_STEPS);
+      const end = Math.min(to, next + steps);
       for (; next < end; next++) transaction.put(keyOf(next), valueOf(next, valueBytes));
       await transaction.commit();
     }

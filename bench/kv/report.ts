@@ -168,15 +168,17 @@ export function plotsOf(report: KvReport): Map<string, string> {
       add(`rate-${op}`, rateBars(own(report.one), op, `${title}: rate`, subtitle));
     }
     if (own(report.clients).length > 0) {
-      const title = `Clients, ${where}`;
       const rate = ({ opsPerSecond }: KvResult): number => opsPerSecond;
       const mean = ({ latency }: KvResult): number => latency.meanUs / 1000;
-      const course = OPS.map((op) => ({
-        name: `${COURSE}, ${op}`,
-        points: [...COURSE_MANY].map(([clients, figures]) => ({ x: clients, y: figures[op] })),
-      }));
-      add('clients-rate', manyLines(own(report.clients), rate, [`${title}: rate`, subtitle, 'operations/s'], course));
-      add('clients-latency', manyLines(own(report.clients), mean, [`${title}: mean latency`, subtitle, 'ms'], []));
+      // PUTs and GETs are too far apart for one scale.
+      for (const op of OPS) {
+        const all = own(report.clients).filter(({ kind }) => kind.startsWith(op));
+        const points = [...COURSE_MANY].map(([clients, figures]) => ({ x: clients, y: figures[op] }));
+        const course = [{ name: COURSE, points }];
+        const title = `${op.toUpperCase()} by clients, ${where}`;
+        add(`clients-${op}-rate`, manyLines(all, rate, [`${title}: rate`, subtitle, 'operations/s'], course));
+        add(`clients-${op}-latency`, manyLines(all, mean, [`${title}: mean latency`, subtitle, 'ms'], []));
+      }
     }
   }
   if (report.recovery.length > 0) plots.set('recovery', recoveryLines(report.recovery, subtitle));
@@ -213,7 +215,7 @@ function manyLines(
   [title, subtitle, yLabel]: [string, string, string],
   more: Array<{ name: string; points: Array<{ x: number; y: number }> }>,
 ): string {
-  const series = KINDS.map((kind) => ({
+  const series = unique(all.map(({ kind }) => kind)).map((kind) => ({
     name: kind,
     points: unique(all.map(({ clients }) => clients)).map((clients) => {
       const own = all.filter((one) => one.kind === kind && one.clients === clients);
