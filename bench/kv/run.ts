@@ -34,6 +34,7 @@ interface Options {
   keys: string;
   clients: string;
   seconds: number;
+  warmSeconds: number;
   missed: string;
   startKeys: string;
   valueBytes: number;
@@ -44,6 +45,8 @@ interface Options {
   out: string;
   json: boolean;
 }
+
+const WARM_CLIENTS = 40;
 
 type Say = (text: string) => void;
 const numbers = (list: string): number[] => list.split(',').map(Number);
@@ -67,7 +70,7 @@ async function run(options: Options): Promise<void> {
       if (wanted('one') || wanted('clients') || wanted('recovery')) {
         await withCluster(join(work, durability), durability, options, async (cluster, generator) => {
           if (wanted('one')) await oneClient(cluster, generator, durability, options, report, say);
-          if (wanted('clients')) await manyClients(generator, durability, options, report, say);
+          if (wanted('clients')) await manyClients(cluster, generator, durability, options, report, say);
           if (wanted('recovery')) await recoveries(cluster, generator, durability, options, report, say);
         });
       }
@@ -98,20 +101,42 @@ async function withCluster(
   rmSync(dir, { recursive: true });
 }
 
+/** A node that was started a moment ago is slower by half until its code is compiled: that is not what is compared. */
+async function warm(
+  cluster: BenchCluster,
+  generator: KvGenerator,
+  { keys, valueBytes, warmSeconds: seconds }: Options,
+): Promise<void> {
+  await cluster.untilInSync();
+  const load = {
+    clients: WARM_CLIENTS,
+    reads: 'primary',
+    keys: numbers(keys)[0]!,
+    valueBytes,
+    seconds,
+    seed: 9,
+  } as const;
+  await generator.fill(0, load.keys, valueBytes);
+  for (const op of ['put', 'get'] as const) {
+    const { failures, firstFailure } = await generator.run({ ...load, op });
+    if (failures > 0) throw new Error(`${failures} operations failed with all nodes there: ${firstFailure}`);
+  }
+}
+
 async function oneClient(
   cluster: BenchCluster,
   generator: KvGenerator,
   durability: Durability,
-  { rounds, keys, valueBytes }: Options,
+  options: Options,
   report: KvReport,
   say: Say,
 ): Promise<void> {
+  const { rounds, keys, valueBytes } = options;
   const counts = numbers(keys);
-  const least = Math.min(...counts);
-  await measureOne(cluster, generator, { durability, keys: least, valueBytes, victim: 'nobody', round: -1 });
   for (let round = 0; round < rounds; round++) {
     for (const count of counts) {
       for (const victim of VICTIMS) {
+        await warm(cluster, generator, options);
         const one = await measureOne(cluster, generator, { durability, keys: count, valueBytes, victim, round });
         report.one.push(one);
         const { put, get } = one;
@@ -126,12 +151,15 @@ async function oneClient(
 }
 
 async function manyClients(
+  cluster: BenchCluster,
   generator: KvGenerator,
   durability: Durability,
-  { rounds, clients, keys, valueBytes, seconds }: Options,
+  options: Options,
   report: KvReport,
   say: Say,
 ): Promise<void> {
+  const { rounds, clients, keys, valueBytes, seconds } = options;
+  await warm(cluster, generator, options);
   const load = { keys: Math.max(...numbers(keys)), valueBytes, seconds };
   await generator.fill(0, load.keys, valueBytes);
   for (let round = 0; round < rounds; round++) {
@@ -204,6 +232,7 @@ const options = new Command('kv')
   .option('--keys <counts>', 'as many PUTs, then GETs, by one client', '10000,20000,50000,100000')
   .option('--clients <counts>', 'at once', '1,10,15,20,25,30,40,100')
   .option('--seconds <n>', 'for each number of clients', number(0.1, 600), 5)
+  .option('--warm-seconds <n>', 'PUTs, and GETs, of 40 clients before nodes are measured', number(0.1, 60), 2)
   .option('--missed <counts>', 'PUTs that a backup misses', '0,100,1000,10000,50000')
   .option('--start-keys <counts>', 'keys there when everything is started', '100000,1000000')
   .option('--value-bytes <n>', 'of a value; keys have 20', size, 11)
@@ -217,7 +246,15 @@ const options = new Command('kv')
   .opts<Options>();
 
 if (options.smoke) {
-  const short = { rounds: 1, keys: '100', clients: '1,20', seconds: 0.2, missed: '0,100', startKeys: '5000' };
+  const short = {
+    rounds: 1,
+    keys: '100',
+    clients: '1,20',
+    seconds: 0.2,
+    warmSeconds: 0.1,
+    missed: '0,100',
+    startKeys: '5000',
+  };
   Object.assign(options, { ...short, size: 64 * MiB, durability: options.durability ?? ['always'] });
   if (options.out === DEFAULT_OUT) options.out = 'bench/out/smoke-kv';
 }
