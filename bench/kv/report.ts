@@ -133,9 +133,9 @@ function recoveryTable(all: readonly Recovery[]): string {
     const own = all.filter(({ missedPuts }) => missedPuts === missed);
     const mid = (value: (one: Recovery) => number): string => whole(median(own.map(value)));
     const times = [mid((one) => one.begunMs), mid((one) => one.inSyncMs), mid((one) => one.answersMs)];
-    return [String(missed), ...times, mid((one) => one.copiedBlocks)];
+    return [String(missed), ...times, mid((one) => one.inSyncMs - one.begunMs), mid((one) => one.copiedBlocks)];
   });
-  return table(['PUTs missed', 'begun', 'in sync', 'answers GETs', 'blocks copied'], rows);
+  return table(['PUTs missed', 'begun', 'in sync', 'answers GETs', 'begun to in sync', 'blocks copied'], rows);
 }
 
 function startTable(all: readonly StartUp[]): string {

@@ -58,7 +58,7 @@ test('a table has the median of the rounds, and the figures of the course beside
   assert.match(text, /course report, plain +│ +366 │/);
   assert.match(text, /course report, two killed +│ +842 │/);
   assert.match(text, /│ +1850 \/ 6230 │/);
-  assert.match(text, /│ 1000 +│ +500 │ +1600 │ +1650 │/);
+  assert.match(text, /│ 1000 +│ +500 │ +1600 │ +1650 │ +1100 │/);
   assert.match(text, /│ 1000000 │ +100 │ +1500 │ +2200 │ +2345 │/);
   assert.match(text, /^0 operations failed$/m);
 });
