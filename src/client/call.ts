@@ -30,6 +30,8 @@ export class Call {
   requestId = 0;
   /** The caller does not wait any more; the reply is discarded. */
   givenUp = false;
+  /** It was sent before, to whoever was primary then: an error is no proof that it was not executed. */
+  repeated = false;
   /** How often the server answered that it is busy, and when it first did. */
   refusals = 0;
   refusedSinceMs = 0;

@@ -29,6 +29,9 @@ import type { Servers } from './servers.ts';
 /** A connected client asks so often where the volume's replicas are. */
 const LOCATE_EVERY_MS = 30_000;
 
+/** Answers of a store that may stop after it has executed what it is asked again. */
+const STOPPED: ReadonlySet<string> = new Set(['NO_SPACE', 'POISONED', 'IO_ERROR']);
+
 /** What the connections of a volume share. */
 export interface Shared {
   /** Name of the volume; empty: the only one. */
@@ -193,6 +196,8 @@ export class Connection implements LinkOwner, Seeker {
     const { offsetBytes, lengthBytes } = call;
     const told = decodeError(header.status, payload, { operation, peer });
     const error = new HoldfastError(told.code, { offsetBytes, lengthBytes, ...defined(told.details) });
+    const unproved = call.repeated && call.message.mutation && STOPPED.has(error.code);
+    if (unproved) return this.settle(call, outcomeUnknown(call, error), null);
     if (!error.retryable || call.givenUp) return this.settle(call, error, null);
     if (error.code === 'BUSY') return this.repeatLater(call, error);
     // Another epoch, another primary, a server that goes away: attach anew, then everything unanswered is sent again.
@@ -322,7 +327,10 @@ export class Connection implements LinkOwner, Seeker {
     this.watchdog.unref();
     for (const call of this.inFlight.inOrder()) {
       if (call.givenUp) this.inFlight.remove(call);
-      else this.transmit(call, link);
+      else {
+        call.repeated = true;
+        this.transmit(call, link);
+      }
     }
     if (this.inFlight.size === 0) {
       this.troubleSinceMs = null;
