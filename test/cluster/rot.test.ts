@@ -1,0 +1,72 @@
+/** A byte that changes on a disk under a running volume of two nodes: no reader sees it, and it is mended on the disk. */
+// deadline: 120 s
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import * as assert from 'uvu/assert';
+import { suite } from 'uvu';
+import { connect } from '../../src/client/index.ts';
+import { TestCluster } from '../support/cluster.ts';
+import { until } from '../support/until.ts';
+
+const test = suite('a byte rots under a running volume');
+const BLOCK = 4096;
+const BLOCKS = 256;
+
+const fill = (block: number): Buffer => Buffer.alloc(BLOCK, (block % 251) + 1);
+
+function byteAt(file: string, offset: number, put?: number): number {
+  const fd = openSync(file, 'r+');
+  const one = Buffer.alloc(1);
+  if (put === undefined) readSync(fd, one, 0, 1, offset);
+  else writeSync(fd, Buffer.of(put), 0, 1, offset);
+  closeSync(fd);
+  return one[0]!;
+}
+
+for (const reads of ['primary', 'any'] as const) {
+  test(`on either replica, with readers of ${reads}`, async () => {
+    const cluster = await TestCluster.start(['a', 'b']);
+    await cluster.create('disk', '16MiB', 2, '--allow-sparse');
+    await cluster.untilSafe();
+    const volume = await connect(cluster.url('disk'), { reads });
+    for (let block = 0; block < BLOCKS; block++) await volume.write(block * BLOCK, fill(block));
+    const files = ['a', 'b'].map((name) => join(cluster.slot(name).dir, 'volumes', 'disk', 'data'));
+    const written = (): boolean => files.every((file) => byteAt(file, (BLOCKS - 1) * BLOCK) === fill(BLOCKS - 1)[0]);
+    await until(written, 'the records are applied on both');
+    const primary = ['a', 'b'].indexOf(await cluster.primary('disk'));
+    // A backup that nobody reads from finds nothing.
+    const victims = reads === 'any' ? [primary, 1 - primary] : [primary];
+    let over = false;
+    let rounds = 0;
+    const reader = async (): Promise<void> => {
+      while (!over) {
+        for (let block = 0; block < BLOCKS; block += 16) {
+          const bytes = await volume.read(block * BLOCK, 16 * BLOCK);
+          for (let i = 0; i < 16; i++) {
+            assert.ok(fill(block + i).equals(bytes.subarray(i * BLOCK, (i + 1) * BLOCK)), `block ${block + i}`);
+          }
+        }
+        rounds++;
+      }
+    };
+    const readers = Promise.all([reader(), reader()]);
+    readers.catch(() => {});
+    for (const victim of victims) {
+      for (const block of [3, 100, 101, 255]) {
+        const at = block * BLOCK + 77;
+        byteAt(files[victim]!, at, 0xee ^ fill(block)[0]!);
+        const mended = (): boolean => byteAt(files[victim]!, at) === fill(block)[0];
+        await Promise.race([until(mended, `block ${block} of ${'ab'[victim]} to be mended`), readers]);
+      }
+    }
+    over = true;
+    await readers;
+    assert.ok(rounds > 0);
+    await volume.close();
+    assert.equal(await cluster.stopNodes(), { a: 0, b: 0 });
+    await cluster.compare('disk', ['a', 'b']);
+    await cluster.stop();
+  });
+}
+
+test.run();
