@@ -4,8 +4,8 @@
  *
  *     node dist/test/run.js [substring of a path ...] [--verbose]
  *
- * Two files run at a time; those of the rings `cluster` and `hosts`, which mostly wait, after the others; those of the
- * rings `process` and `crash` one at a time, alone, at the end. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
+ * Two files run at a time, those of the ring `simulation` first: they take longest; then three at a time those of the rings
+ * `cluster` and `hosts`, which mostly wait; then one at a time, alone, those of the rings `process` and `crash`. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
  * `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -15,6 +15,8 @@ import { parseArgs } from 'node:util';
 import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/test-process.ts';
 
 const AT_ONCE = 2;
+const FIRST = ['simulation'];
+const WAITING_AT_ONCE = 3;
 const LATER = ['cluster', 'hosts'];
 const ALONE = ['process', 'crash'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
@@ -92,12 +94,14 @@ const names = readdirSync(flags.dir, { recursive: true, encoding: 'utf8' })
   .sort();
 const startedMs = performance.now();
 await runAll(
-  names.filter((name) => !ALONE.includes(ringOf(name)) && !LATER.includes(ringOf(name))),
+  names
+    .filter((name) => !ALONE.includes(ringOf(name)) && !LATER.includes(ringOf(name)))
+    .sort((a, b) => Number(FIRST.includes(ringOf(b))) - Number(FIRST.includes(ringOf(a)))),
   AT_ONCE,
 );
 await runAll(
   names.filter((name) => LATER.includes(ringOf(name))),
-  AT_ONCE,
+  WAITING_AT_ONCE,
 );
 await runAll(
   names.filter((name) => ALONE.includes(ringOf(name))),
