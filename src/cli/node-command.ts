@@ -30,6 +30,7 @@ export interface NodeFlags extends NbdTlsFlags {
   kvVolume: string;
   kvPasswordFile?: string;
   whenIsolated: string;
+  scrubDays: string;
   advertise?: string;
   registerMs: string;
   heartbeatMs: string;
@@ -60,6 +61,14 @@ function whenIsolatedOf({ whenIsolated }: NodeFlags): 'consistent' | 'available'
   });
 }
 
+/** @throws HoldfastError INVALID_ARGUMENT */
+function scrubMsOf({ scrubDays }: NodeFlags): number {
+  const days = Number(scrubDays);
+  if (/^\d{1,4}(\.\d{1,6})?$/.test(scrubDays)) return days * 24 * 3600 * 1000;
+  const remedy = 'write a number of days, or 0 for none';
+  throw new HoldfastError('INVALID_ARGUMENT', { operation: 'parse --scrub-days', detail: `"${scrubDays}"`, remedy });
+}
+
 /** @throws HoldfastError INVALID_ARGUMENT for a point that is not there */
 function faultsOf({ enableFaults }: NodeFlags, log: Log): Faults | undefined {
   if (enableFaults !== true) return undefined;
@@ -88,6 +97,7 @@ async function node(flags: NodeFlags): Promise<void> {
     nbd: flags.nbd,
     nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
     whenIsolated: whenIsolatedOf(flags),
+    scrubMs: scrubMsOf(flags),
     kv: await kvPortOf(flags, () => running),
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
@@ -150,6 +160,7 @@ export function addNodeCommand(
       'of key-value volumes: consistent, or available: answer GETs, marked as stale, when no other replica is reached',
       'consistent',
     )
+    .option('--scrub-days <n>', 'all blocks are read once in so many days, to find what has rotted; 0: never', '7')
     .option('--sync-rate <size>', 'bytes per second of a reintegration, at most; default: as fast as it goes')
     .option('--heartbeat-ms <ms>', 'how often a primary is heard of', String(DEFAULT_TIMES.heartbeatMs))
     .option(

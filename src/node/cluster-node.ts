@@ -33,6 +33,7 @@ import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server } from './server.ts';
 
+const SCRUB_MS = 7 * 24 * 3600 * 1000;
 const TICK_MS = 20;
 const SLOW_TICK_MS = 1000;
 /** How often the node says that it is there, and asks who else is. */
@@ -67,6 +68,8 @@ export interface ClusterNodeOptions {
   syncRates?: SyncRates;
   /** Default: `consistent`. */
   whenIsolated?: 'consistent' | 'available';
+  /** What a pass of the scrub may take; 0: none. Default: a week. */
+  scrubMs?: number | undefined;
   /** Takes faults on request; default: none. */
   faults?: Faults | undefined;
   log: Log;
@@ -105,6 +108,7 @@ export class ClusterNode implements Host {
   readonly times: Times;
   readonly syncRates: SyncRates;
   readonly whenIsolated: 'consistent' | 'available';
+  readonly scrubMs: number;
   /** In force, as others are told. */
   address = '';
   clientAddress = '';
@@ -132,6 +136,7 @@ export class ClusterNode implements Host {
     checkTimes(this.times);
     this.syncRates = options.syncRates ?? DEFAULT_SYNC_RATES;
     this.whenIsolated = options.whenIsolated ?? 'consistent';
+    this.scrubMs = options.scrubMs ?? SCRUB_MS;
     this.node = options.name;
     this.quick = options.quick;
     this.patient = options.patient;

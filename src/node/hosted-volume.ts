@@ -12,6 +12,7 @@ import type { Coordinator } from '../coordination/register.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
+import { Scrub, type ScrubProgress } from '../replication/scrub.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
 import type { Times } from '../replication/rules.ts';
@@ -37,6 +38,8 @@ export interface Host {
   readonly syncRates: SyncRates;
   /** Whether key-value volumes answer GETs, marked as stale, when nobody vouches for the answer. */
   readonly whenIsolated: 'consistent' | 'available';
+  /** What a pass over all blocks may take; 0: there are none. */
+  readonly scrubMs: number;
   /** Calls with a short deadline, and calls with a longer one. */
   readonly quick: Coordinator;
   readonly patient: Coordinator;
@@ -91,6 +94,10 @@ export interface ReplicaStatus {
   registerVersion: number | null;
   /** Nodes that it knows to be members: by the register, or because it keeps what they lack. */
   members: string[];
+  /** Passes over all blocks that look for rotten ones; null: there are none. */
+  scrub: ScrubProgress | null;
+  /** Taken from another replica, because they had rotted here. */
+  repairedBlocks: number;
   /** Why it does not get on; null: it does. */
   waits: string | null;
   /** Of a key-value volume; null: it is a disk. */
@@ -118,6 +125,8 @@ export class HostedVolume implements PeerVolume {
   private readonly port: PeerPort;
   private served: PrimaryVolume | null = null;
   private readable: ServedVolume | null = null;
+  private backup: BackupVolume | null = null;
+  private readonly scrub: Scrub | null;
   /** Null: it is a disk. */
   readonly kv: HostedKv | null;
   private readonly clock: LivingClock;
@@ -148,6 +157,7 @@ export class HostedVolume implements PeerVolume {
       log: (message, fields) => this.log('warn', message, fields),
     });
     this.kv = store.kind === 'kv' ? this.hostKv() : null;
+    this.scrub = host.scrubMs > 0 ? this.scrubEvery(host.scrubMs) : null;
     this.clock = new LivingClock(() => this.replica.forgetRights());
     this.replica = new Replica({
       node: host.node,
@@ -173,6 +183,22 @@ export class HostedVolume implements PeerVolume {
         ...(host.faults && { reached: (point) => host.faults!.reached(this.name, point) }),
       },
     });
+  }
+
+  private scrubEvery(passMs: number): Scrub {
+    const { store, host } = this;
+    return new Scrub(
+      store,
+      host.arena,
+      () => performance.now(),
+      passMs,
+      (first, count, slot, done) => {
+        const { served, backup } = this;
+        if (served !== null) served.copyOut(first, count, slot, done);
+        else if (backup !== null) backup.scrub(first, count, slot, done);
+        return served !== null || backup !== null;
+      },
+    );
   }
 
   private hostKv(): HostedKv {
@@ -207,6 +233,7 @@ export class HostedVolume implements PeerVolume {
   }
 
   private serveReads(volume: BackupVolume | null): void {
+    this.backup = volume;
     if (this.kv !== null) return this.kv.setBackup(volume);
     if (this.readable !== null) this.host.unserveReads(this.readable);
     this.readable = volume;
@@ -251,6 +278,7 @@ export class HostedVolume implements PeerVolume {
     if (this.store.failed !== null) return this.storeFailed(this.store.failed);
     this.replica.tick();
     this.kv?.tick();
+    this.scrub?.tick();
     if (this.served !== null && this.store.owed.count > 0) void this.served.zeroSome();
   }
 
@@ -358,6 +386,8 @@ export class HostedVolume implements PeerVolume {
       registerId: this.registerId(),
       registerVersion: known?.version ?? null,
       members: this.members(),
+      scrub: this.scrub?.progress ?? null,
+      repairedBlocks: store.counters()['repairedBlocks']!,
       waits: this.waits(),
       kv: this.kv?.status() ?? null,
       peers: this.peers(),

@@ -113,6 +113,11 @@ export class BackupVolume implements ServedVolume {
     });
   }
 
+  /** Reads blocks as they are committed, for nobody: to see whether they are right. */
+  scrub(first: number, count: number, slot: Slot, done: Done): void {
+    this.o.follower.read(first, count, slot, done);
+  }
+
   /** Something waits for the commit of a record, until what this returns is called. */
   awaitCommit(): () => void {
     this.behind++;

@@ -4,6 +4,7 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
+import { admin } from '../../src/client/admin.ts';
 import { connect } from '../../src/client/index.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { until } from '../support/until.ts';
@@ -68,5 +69,27 @@ for (const reads of ['primary', 'any'] as const) {
     await cluster.stop();
   });
 }
+
+test('what nobody reads is found by the scrub, on both', async () => {
+  // A pass in about four seconds.
+  const cluster = await TestCluster.start(['a', 'b'], { args: ['--scrub-days', '0.00005'] });
+  await cluster.create('disk', '16MiB', 2, '--allow-sparse');
+  await cluster.untilSafe();
+  const volume = await connect(cluster.url('disk'));
+  await volume.write(0, Buffer.concat(Array.from({ length: BLOCKS }, (_, block) => fill(block))));
+  await volume.close();
+  const files = ['a', 'b'].map((name) => join(cluster.slot(name).dir, 'volumes', 'disk', 'data'));
+  await until(() => files.every((file) => byteAt(file, (BLOCKS - 1) * BLOCK) === fill(BLOCKS - 1)[0]), 'applied');
+  for (const [i, file] of files.entries()) byteAt(file, (20 + i) * BLOCK + 5, 0xee);
+  for (const [i, file] of files.entries()) {
+    await until(() => byteAt(file, (20 + i) * BLOCK + 5) === fill(20 + i)[0], `the block of ${'ab'[i]} to be mended`);
+  }
+  for (const name of ['a', 'b']) {
+    const { replicas } = await admin(cluster.slot(name).address, { op: 'status' });
+    const [replica] = replicas as Array<{ repairedBlocks: number; scrub: { totalBytes: number } }>;
+    assert.equal([replica!.repairedBlocks, replica!.scrub.totalBytes], [1, 16 * 1024 * 1024], name);
+  }
+  await cluster.stop();
+});
 
 test.run();

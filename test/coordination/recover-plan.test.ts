@@ -26,6 +26,8 @@ const replica = (changes: Partial<ReplicaStatus>): ReplicaStatus => ({
   registerId: '3'.repeat(32),
   registerVersion: 7,
   members: ['a', 'b'],
+  scrub: null,
+  repairedBlocks: 0,
   waits: null,
   kv: null,
   peers: [],
