@@ -13,7 +13,7 @@ import { usualKv } from './usual.ts';
 
 // deadline: 200 s
 const test = suite('kv-simulation');
-const SEEDS = 45;
+const SEEDS = 30;
 const PER_TEST = 15;
 
 for (let first = 1; first <= SEEDS; first += PER_TEST) {
