@@ -13,6 +13,7 @@ import type { ReplicaStatus } from '../../src/node/hosted-volume.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { CoordinatorProcess } from '../support/coordinators.ts';
 import { ServerProcess, launch } from '../support/server-process.ts';
+import { stopProcess } from '../support/stop-process.ts';
 
 const other = (name: string): string => (name === 'a' ? 'b' : 'a');
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString();
@@ -39,7 +40,7 @@ test('a primary that was stopped wakes up: nobody reads from it what is no longe
     const { address, running } = cluster.slot(primary);
     const old = await connect(`holdfast://${address}/v`, { retryMs: 2000 });
     await old.write(0, Buffer.from('before'));
-    running!.child.kill('SIGSTOP');
+    await stopProcess(running!.child);
     // These lie in its sockets until it wakes.
     const late = Array.from({ length: 50 }, () => old.read(0, 6).then(text, (error: { code: string }) => error.code));
     const writing = old.write(8192, Buffer.from('late')).then(

@@ -3,6 +3,7 @@
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { KvCluster, NAMES, VOLUME } from '../support/kv-cluster.ts';
+import { stopProcess } from '../support/stop-process.ts';
 
 const test = suite<{ kv: KvCluster }>('key-value regressions, between nodes');
 
@@ -67,7 +68,7 @@ test('R-3, R-4: a PUT waits for a node that hangs until that is out; woken, it a
   const hanging = kv.connect(backups[0]);
   assert.is(await hanging.get('hang'), 'before');
   const { child } = kv.cluster.slot(backups[0]).running!;
-  child.kill('SIGSTOP');
+  await stopProcess(child);
   assert.is(await redis.set('hang', 'after'), 'OK');
   const view = await kv.cluster.status();
   assert.is.not(view.volumes[0]!.members.find(({ node }) => node === backups[0])!.mode, 'ALIVE');

@@ -15,6 +15,7 @@ import { coordinatorContract, next } from '../contract/coordinator.ts';
 import { Contender, CoordinatorProcess, newRegister } from '../support/coordinators.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { until } from '../support/until.ts';
+import { stopProcess } from '../support/stop-process.ts';
 
 const base = temporaryFolder();
 let folders = 0;
@@ -96,7 +97,7 @@ embedded('a server that is stopped: DEADLINE, no wrong answer; what was sent may
   const client = openCoordinator(server.url, { deadlineMs: 500 });
   const patient = openCoordinator(server.url, { deadlineMs: 20_000 });
   const first = await client.create(newRegister());
-  server.child.kill('SIGSTOP');
+  await stopProcess(server.child);
   await rejectsWith('DEADLINE', () => client.read(first.volumeId));
   await rejectsWith('DEADLINE', () => client.compareAndSet(1, next(first, { epoch: 1, primary: 'a' })));
   const late = patient.compareAndSet(1, next(first, { epoch: 1, primary: 'b' }));

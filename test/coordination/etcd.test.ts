@@ -12,6 +12,7 @@ import { Contender, EtcdCluster, etcdMissing, newRegister } from '../support/coo
 import { temporaryFolder } from '../support/server-process.ts';
 import { TestCa } from '../support/tls-files.ts';
 import { until } from '../support/until.ts';
+import { stopProcess } from '../support/stop-process.ts';
 
 const missing = etcdMissing();
 if (missing !== null) console.log(`# skip: ${missing}`);
@@ -105,7 +106,7 @@ async function main(): Promise<void> {
       const told: Register[] = [];
       client.watch(first.volumeId, (register) => told.push(register));
       await until(() => told.length === 1, 'the register');
-      stopped!.child.kill('SIGSTOP');
+      await stopProcess(stopped!.child);
       assert.equal(await client.read(first.volumeId), first);
       const { outcome, register } = await client.compareAndSet(1, next(first));
       assert.is(outcome, 'done');
@@ -124,7 +125,7 @@ async function main(): Promise<void> {
       await cluster.ready();
       const client = openCoordinator(cluster.url);
       const first = await client.create(newRegister());
-      for (const { child } of cluster.members.slice(1)) child.kill('SIGSTOP');
+      for (const { child } of cluster.members.slice(1)) await stopProcess(child);
       const hasty = openCoordinator(cluster.url, { deadlineMs: 600, attemptMs: 200 });
       await rejectsWith('DEADLINE', () => hasty.read(first.volumeId));
       await rejectsWith('DEADLINE', () => hasty.compareAndSet(1, next(first)));

@@ -28,6 +28,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Volume, connect } from '../../src/client/index.ts';
 import { Random } from '../support/random.ts';
+import { stopProcess } from '../support/stop-process.ts';
 import { Matrix, NODES, VOLUME, other } from './matrix.ts';
 import { refusesAlone } from './plays.ts';
 
@@ -205,7 +206,7 @@ test('F-11: the journal does not grow, and what is brought in is what differs', 
 test('F-12, F-15: a primary whose clock stood still is no primary; what a node does not expect does not end it', async () => {
   const old = await matrix.primary();
   const { child } = matrix.cluster.slot(old).running!;
-  child.kill('SIGSTOP');
+  await stopProcess(child);
   await matrix.untilPrimary(other(old));
   await matrix.volume.write(BASE, Buffer.from('newer'));
   // It wakes with records in its sockets, and commits of a tenure that is over.

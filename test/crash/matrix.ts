@@ -15,6 +15,7 @@ import type { Coordinator } from '../../src/coordination/register.ts';
 import type { CrashPoint } from '../../src/replication/crash-points.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { CoordinatorProcess, type EtcdCluster } from '../support/coordinators.ts';
+import { stopProcess } from '../support/stop-process.ts';
 import { Load, Scattered, Shots, pause } from './load.ts';
 
 export const VOLUME = 'v';
@@ -135,7 +136,7 @@ export class Matrix {
 
   async loseCoordinator(): Promise<void> {
     if (this.etcd === null) await this.cluster.coordinator.kill();
-    else for (const { child } of this.etcd.members) child.kill('SIGSTOP');
+    else for (const { child } of this.etcd.members) await stopProcess(child);
   }
 
   async findCoordinator(): Promise<void> {

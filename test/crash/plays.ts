@@ -7,6 +7,7 @@ import { encodeFrame } from '../../src/protocol/replies.ts';
 import type { CrashPoint } from '../../src/replication/crash-points.ts';
 import { Random } from '../support/random.ts';
 import { RawClient } from '../support/raw-client.ts';
+import { stopProcess } from '../support/stop-process.ts';
 import { type Matrix, VOLUME, other } from './matrix.ts';
 import type { Play } from './rows.ts';
 
@@ -171,7 +172,7 @@ async function stopped(matrix: Matrix): Promise<void> {
   const { address, running } = matrix.cluster.slot(name);
   await matrix.volume.write(OWN_BYTES, Buffer.from('before'));
   const old = await connect(`holdfast://${address}/${VOLUME}`, { retryMs: 2000 });
-  running!.child.kill('SIGSTOP');
+  await stopProcess(running!.child);
   // These lie in its sockets until it wakes.
   const reads = Array.from({ length: 20 }, () =>
     old.read(OWN_BYTES, 6).then(text, (error: { code: string }) => error.code),

@@ -10,6 +10,7 @@ import { Command } from 'commander';
 import { type Volume, connect } from '../../src/client/index.ts';
 import { type BlockOp, violation } from '../simulation/linearizable.ts';
 import { TestCluster } from '../support/cluster.ts';
+import { stopProcess } from '../support/stop-process.ts';
 import { PinnedClient } from './pinned.ts';
 import { type Cell, type LogLine, logLines, note, pause, scratch, show, until } from './support.ts';
 
@@ -123,7 +124,7 @@ async function isolate(way: Way, seconds: number): Promise<Outcome> {
     const freeAcks = free.map((volume, i) => history.add(volume, `free ${i}`));
     const pinnedAcks = pinned.map((client, i) => history.add(client, `pinned ${i}`));
     await history.more(500);
-    if (way === 'stopped') child.kill('SIGSTOP');
+    if (way === 'stopped') await stopProcess(child);
     else await cluster.must('fault', 'partition', '--from', `${other},coordinator`, '--node', old);
     const fromMs = Date.now();
     const logged = (node: string, msg: string): LogLine | undefined =>

@@ -7,7 +7,8 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pause, withCoordinator } from '../../src/cli/cluster.ts';
 import { type ClusterView, lookAt } from '../../src/cli/cluster-status.ts';
-import { CoordinatorProcess, EtcdCluster, type EtcdTls, freePorts } from './coordinators.ts';
+import { CoordinatorProcess, EtcdCluster, type EtcdTls } from './coordinators.ts';
+import { freePorts } from './free-ports.ts';
 import type { Hosts } from './hosts.ts';
 import { holdfast, launch, temporaryFolder } from './server-process.ts';
 

@@ -1,12 +1,12 @@
 /** Coordinators as real processes: `holdfast coordinator`, and etcd with one or three members. Killed by their pid. */
 import { type ChildProcess, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { openCoordinator } from '../../src/coordination/open.ts';
 import type { NewRegister } from '../../src/coordination/register.ts';
+import { freePorts } from './free-ports.ts';
 import { launch } from './server-process.ts';
 
 type Ended = { code: number | null; signal: NodeJS.Signals | null };
@@ -29,8 +29,9 @@ export class CoordinatorProcess {
   }
 
   /** @throws an error with everything it printed when it does not get to listening */
-  static async start(dir: string, listen = '127.0.0.1:0', on: readonly string[] = []): Promise<CoordinatorProcess> {
-    const args = ['coordinator', '--dir', dir, '--listen', listen];
+  static async start(dir: string, listen?: string, on: readonly string[] = []): Promise<CoordinatorProcess> {
+    const own = listen ?? `127.0.0.1:${(await freePorts(1))[0]}`;
+    const args = ['coordinator', '--dir', dir, '--listen', own];
     const { child, exited, info } = await launch<{ listen: string; volumes: number }>(args, {}, on);
     return new CoordinatorProcess(child, exited, info);
   }
@@ -51,18 +52,6 @@ export class CoordinatorProcess {
 function unrefChild(child: ChildProcess): void {
   child.unref();
   for (const stream of [child.stdout, child.stderr]) (stream as unknown as { unref(): void } | null)?.unref();
-}
-
-/** Ports that nobody listens on: all are held at once, so that they differ. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer());
-  const ports: number[] = [];
-  for (const server of servers) {
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    ports.push((server.address() as AddressInfo).port);
-  }
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 /** Why etcd's tests cannot run; null when they can. */

@@ -1,7 +1,7 @@
 /** Three nodes with a key-value volume on each, and Redis ports: real processes, real clients. */
 import { Redis } from 'ioredis';
 import { TestCluster } from './cluster.ts';
-import { freePorts } from './coordinators.ts';
+import { freePorts } from './free-ports.ts';
 
 export const NAMES = ['a', 'b', 'c'];
 export const VOLUME = 'keys';
