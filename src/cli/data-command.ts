@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB, parseSize } from '../base/units.ts';
 import { connect, type ConnectOptions } from '../client/index.ts';
-import { Progress, printJson } from './output.ts';
+import { Progress, endQuietlyWithoutReader, printJson } from './output.ts';
 
 /** Moved at a time; the client library cuts it into requests and pipelines them. */
 const CHUNK_BYTES = 4 * MiB;
@@ -33,6 +33,7 @@ function parseBytes(name: string, text: string): number {
 }
 
 async function read(url: string, flags: DataFlags): Promise<void> {
+  endQuietlyWithoutReader();
   const offset = parseBytes('offset', flags.offset);
   // `connect` refuses what is none of the policies.
   const reads = flags.reads as ConnectOptions['reads'];

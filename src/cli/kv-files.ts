@@ -9,7 +9,7 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
-import { HoldfastError } from '../base/errors.ts';
+import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { KvStore } from '../client/index.ts';
 import { type Run, withStore } from './kv-store.ts';
 import { Progress, printJson } from './output.ts';
@@ -107,34 +107,72 @@ function parsed(file: string, line: string, number: number): Record<string, unkn
   throw refuse(file, `line ${number} is no object of JSON`);
 }
 
+/** Batches under way. The first that fails ends it: nothing is asked for after it, and `finish` throws it. */
+class Batches {
+  private readonly underWay = new Set<Promise<void>>();
+  private failure: { error: unknown } | null = null;
+
+  /** Waits for room. @throws what a batch before it has failed with */
+  async add(work: () => Promise<void>): Promise<void> {
+    while (this.underWay.size >= BATCHES_UNDER_WAY) await Promise.race(this.underWay);
+    this.rethrow();
+    const one = work()
+      .catch((error: unknown) => {
+        this.failure ??= { error };
+      })
+      .finally(() => this.underWay.delete(one));
+    this.underWay.add(one);
+  }
+
+  async finish(): Promise<void> {
+    await Promise.all(this.underWay);
+    this.rethrow();
+  }
+
+  private rethrow(): void {
+    if (this.failure !== null) throw this.failure.error;
+  }
+}
+
 async function importFrom(url: string, file: string, ifAbsent: boolean, json: boolean): Promise<void> {
   const total = await check(file);
   const progress = new Progress('importing');
   const counts = { imported: 0, kept: 0, expired: 0 };
+  const written = (): number => counts.imported + counts.kept + counts.expired;
   await withStore(url, {}, async (store) => {
-    const underWay = new Set<Promise<void>>();
+    const batches = new Batches();
     let batch: Line[] = [];
     let bytes = 0;
     const send = async (): Promise<void> => {
-      if (batch.length === 0) return;
-      if (underWay.size >= BATCHES_UNDER_WAY) await Promise.race(underWay);
-      const work: Promise<void> = write(store, batch, ifAbsent, counts).finally(() => underWay.delete(work));
-      work.catch(() => {});
-      underWay.add(work);
+      const lines = batch;
       [batch, bytes] = [[], 0];
-      progress.update(counts.imported + counts.kept + counts.expired, Math.max(1, total));
+      if (lines.length > 0) await batches.add(() => write(store, lines, ifAbsent, counts));
+      progress.update(written(), Math.max(1, total));
     };
-    let number = 0;
-    for await (const text of linesOf(file)) {
-      if (++number === 1 || number > total + 1) continue;
-      const line = parsed(file, text, number) as unknown as Line;
-      if (batch.length >= BATCH_KEYS || bytes + text.length > BATCH_BYTES) await send();
-      batch.push(line);
-      bytes += text.length;
+    try {
+      let number = 0;
+      for await (const text of linesOf(file)) {
+        if (++number === 1 || number > total + 1) continue;
+        const line = parsed(file, text, number) as unknown as Line;
+        if (batch.length >= BATCH_KEYS || bytes + text.length > BATCH_BYTES) await send();
+        batch.push(line);
+        bytes += text.length;
+      }
+      await send();
+    } finally {
+      await batches.finish();
     }
-    await send();
-    await Promise.all(underWay);
-  }).finally(() => progress.stop());
+  })
+    .catch((error: unknown) => {
+      const { code, message } = asHoldfastError(error);
+      throw new HoldfastError(code, {
+        operation: 'import',
+        detail: `${written()} of ${total} keys were done, then: ${message}`,
+        remedy: 'run it again: keys that are done are written again with the same value, or kept with --if-absent',
+        cause: error,
+      });
+    })
+    .finally(() => progress.stop());
   if (json) printJson({ ...counts, file });
   else process.stderr.write(`${counts.imported} keys imported, ${counts.kept} kept, ${counts.expired} had expired\n`);
 }

@@ -1,5 +1,6 @@
 /** What the `holdfast kv` commands share. */
 import { type KvConnectOptions, type KvStore, connectKv } from '../client/index.ts';
+import { endQuietlyWithoutReader } from './output.ts';
 
 export type Run = (work: () => Promise<void>, json?: boolean) => Promise<void>;
 
@@ -9,6 +10,7 @@ export async function withStore(
   options: KvConnectOptions,
   work: (store: KvStore) => Promise<void>,
 ): Promise<void> {
+  endQuietlyWithoutReader();
   const store = await connectKv(url, { clientName: 'holdfast kv', ...options });
   try {
     await work(store);

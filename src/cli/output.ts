@@ -65,6 +65,14 @@ export class Progress {
   }
 }
 
+/** For what is piped into others: whoever reads the first lines only has its answer, and the command ends quietly. */
+export function endQuietlyWithoutReader(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit();
+  });
+}
+
 export function printJson(value: object): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }

@@ -6,7 +6,7 @@ import type { Coordinator } from '../coordination/register.ts';
 import { pause, withCoordinator } from './cluster.ts';
 import { type ClusterView, type MemberView, lookAt } from './cluster-status.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
-import { printJson, printTable } from './output.ts';
+import { endQuietlyWithoutReader, printJson, printTable } from './output.ts';
 
 interface StatusFlags {
   coordinator?: string;
@@ -72,11 +72,7 @@ async function once(coordinator: Coordinator, flags: StatusFlags): Promise<void>
 }
 
 async function status(flags: StatusFlags): Promise<void> {
-  // Whoever reads the first line only has its answer.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit();
-  });
+  endQuietlyWithoutReader();
   await withCoordinator(flags, async (coordinator) => {
     await once(coordinator, flags);
     if (!flags.watch) return;

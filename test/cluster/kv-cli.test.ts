@@ -1,6 +1,7 @@
 /** `holdfast kv` on a real cluster. */
 // deadline: 120 s
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
@@ -92,6 +93,26 @@ test('export, import, and files that are not whole', async ({ kv, run }) => {
   await kv.cluster.restart(primary);
   await kv.alive();
   await store.close();
+});
+
+test('an import says what it could not write; a reader of the first lines only is no error', async ({ kv, run }) => {
+  const line = (fields: object): string => `${JSON.stringify(fields)}\n`;
+  const entry = (key: string, valueBytes: number): string =>
+    line({ key: Buffer.from(key).toString('base64'), value: Buffer.alloc(valueBytes, 120).toString('base64') });
+  const small = Array.from({ length: 2000 }, (_, i) => entry(`i/${i}`, 10));
+  const lines = [line({ format: 'holdfast-kv-1' }), ...small, entry('i/large', 300_000), entry('i/last', 10)];
+  const sha256 = createHash('sha256').update(lines.join('')).digest('hex');
+  const file = join(kv.cluster.dir, 'large.jsonl');
+  writeFileSync(file, `${lines.join('')}${line({ count: lines.length - 1, sha256 })}`);
+  const failed = await run('import', file);
+  assert.is(failed.code, 1, failed.err);
+  assert.match(failed.err, /\d+ of 2002 keys were done, then: .*196608.*run it again/s);
+  const scanning = spawn(process.execPath, [MAIN, 'kv', 'scan', kv.url()]);
+  let complaint = '';
+  scanning.stderr.on('data', (chunk: Buffer) => (complaint += chunk.toString()));
+  scanning.stdout.once('data', () => scanning.stdout.destroy());
+  assert.is(await new Promise((resolve) => scanning.once('close', resolve)), 0);
+  assert.is(complaint, '');
 });
 
 test('watch prints changes until it is interrupted', async ({ kv, run }) => {
