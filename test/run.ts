@@ -5,8 +5,8 @@
  *     node dist/test/run.js [substring of a path ...] [--verbose]
  *
  * Two files run at a time, those of the ring `simulation` first: they take longest; then three at a time those of the rings
- * `cluster` and `hosts`, which mostly wait; then one at a time, alone, those of the rings `process` and `crash`. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line is
- * `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
+ * that mostly wait for processes. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line
+ * is `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,8 +17,7 @@ import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/tes
 const AT_ONCE = 2;
 const FIRST = ['simulation'];
 const WAITING_AT_ONCE = 3;
-const LATER = ['cluster', 'hosts'];
-const ALONE = ['process', 'crash'];
+const LATER = ['crash', 'process', 'cluster', 'hosts'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
 
 const { values: flags, positionals: filters } = parseArgs({
@@ -93,19 +92,15 @@ const names = readdirSync(flags.dir, { recursive: true, encoding: 'utf8' })
   .filter((name) => filters.length === 0 || filters.some((filter) => name.includes(filter)))
   .sort();
 const startedMs = performance.now();
+const isLater = (name: string): boolean => LATER.includes(ringOf(name));
+const rank = (ranks: readonly string[], name: string): number => ranks.indexOf(ringOf(name));
 await runAll(
-  names
-    .filter((name) => !ALONE.includes(ringOf(name)) && !LATER.includes(ringOf(name)))
-    .sort((a, b) => Number(FIRST.includes(ringOf(b))) - Number(FIRST.includes(ringOf(a)))),
+  names.filter((name) => !isLater(name)).sort((a, b) => rank(FIRST, b) - rank(FIRST, a)),
   AT_ONCE,
 );
 await runAll(
-  names.filter((name) => LATER.includes(ringOf(name))),
+  names.filter(isLater).sort((a, b) => rank(LATER, a) - rank(LATER, b)),
   WAITING_AT_ONCE,
-);
-await runAll(
-  names.filter((name) => ALONE.includes(ringOf(name))),
-  1,
 );
 
 console.log('');

@@ -11,6 +11,7 @@ import { createReplicated } from './cluster-volume-create.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
 import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
+import { addVerifyCommand } from './verify-command.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 
 /** Runs with a small I/O pool that is closed afterwards. A lost worker ends the process. */
@@ -320,5 +321,6 @@ export function addVolumeCommand(
     .addHelpText('after', '\nExamples:\n  holdfast volume check ./vm1\n  holdfast volume check ./vm1 --accept-loss')
     .action((dir: string, flags: CheckFlags) => run(() => check(dir, flags), flags.json));
   addClusterVolumeCommands(volume, run);
+  addVerifyCommand(volume, run);
   addMarkCommand(volume, run);
 }

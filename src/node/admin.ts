@@ -1,5 +1,5 @@
 /**
- * What a node can be asked and told about itself: `status`, and making, deleting, handing over and
+ * What a node can be asked and told about itself: `status`, and making, deleting, comparing, handing over and
  * recovering its replicas.
  *
  * Guarantees: a replica is deleted only when the register, read now, does not have its disk as a member; a creation
@@ -10,7 +10,7 @@ import { rename, rm } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { ORIGIN } from '../base/position.ts';
-import { MAX_VOLUME_BYTES } from '../base/units.ts';
+import { BLOCK_BYTES, MAX_VOLUME_BYTES } from '../base/units.ts';
 import { checkVolumeName, createVolume, openVolume } from '../storage/volume-folder.ts';
 import { type Fields, choiceField, countField, flagField, idField, sizeField, textField } from './admin-fields.ts';
 import type { ClusterNode } from './cluster-node.ts';
@@ -64,6 +64,8 @@ export class Admin {
         return this.adopt(fields);
       case 'release':
         return this.release(fields);
+      case 'verify':
+        return this.verify(fields);
       case 'fault':
         return this.fault(fields);
       default:
@@ -79,6 +81,25 @@ export class Admin {
       peer: node,
       detail: 'this node takes no faults',
       remedy: 'where nothing of value is stored, start it with: holdfast node --enable-faults',
+    });
+  }
+
+  /** All replicas in sync are compared block by block, by the primary. */
+  private verify(fields: Fields): object {
+    const volume = this.hosted(idField(fields, 'volumeId'));
+    const action = choiceField(fields, 'action', ['start', 'progress', 'stop']);
+    if (action === 'start') {
+      const fromBlock = countField(fields, 'fromBlock', 0, volume.store.blocks);
+      const bytesPerSecond = countField(fields, 'bytesPerSecond', BLOCK_BYTES, Number.MAX_SAFE_INTEGER);
+      return { ...volume.compare(fromBlock, bytesPerSecond) };
+    }
+    if (action === 'stop') volume.endComparison();
+    if (volume.compared !== null) return { ...volume.compared };
+    throw new HoldfastError('NO_SUCH_VOLUME', {
+      operation: 'verify',
+      volume: volume.name,
+      peer: this.node.node,
+      detail: 'no comparison was begun since this node has it open',
     });
   }
 

@@ -6,12 +6,13 @@
  * other, and is marked as poisoned when a sync failed; when the volume is served no more, its clients get no further
  * answer.
  */
-import type { HoldfastError } from '../base/errors.ts';
+import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
+import { Comparison, type ComparisonProgress } from '../replication/comparison.ts';
 import { Scrub, type ScrubProgress } from '../replication/scrub.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
@@ -126,6 +127,7 @@ export class HostedVolume implements PeerVolume {
   private served: PrimaryVolume | null = null;
   private readable: ServedVolume | null = null;
   private backup: BackupVolume | null = null;
+  private comparison: Comparison | null = null;
   private readonly scrub: Scrub | null;
   /** Null: it is a disk. */
   readonly kv: HostedKv | null;
@@ -223,6 +225,7 @@ export class HostedVolume implements PeerVolume {
   }
 
   private serve(volume: PrimaryVolume | null): void {
+    this.comparison?.end(`${this.host.node} is primary no longer`);
     if (this.kv !== null) {
       this.served = volume;
       return this.kv.setPrimary(volume);
@@ -344,6 +347,41 @@ export class HostedVolume implements PeerVolume {
       if (this.store.failed !== null) this.storeFailed(this.store.failed);
       await this.poisoned;
     }
+  }
+
+  // --- comparing replicas -----------------------------------------------------------------------------------------------
+
+  /**
+   * Begins to compare all replicas in sync, on the primary; one such thing at a time.
+   * @throws HoldfastError NOT_PRIMARY, BUSY
+   */
+  compare(fromBlock: number, bytesPerSecond: number): ComparisonProgress {
+    const { store, host, served, replica } = this;
+    const operation = 'verify';
+    if (served === null || replica.primary === null)
+      throw new HoldfastError('NOT_PRIMARY', { operation, volume: this.name, peer: host.node });
+    if (this.comparison?.progress.state === 'running')
+      throw new HoldfastError('BUSY', { operation, volume: this.name, detail: 'it is being compared already' });
+    this.comparison = new Comparison({
+      store,
+      arena: host.arena,
+      volume: served,
+      exchange: replica.primary.exchange,
+      fromBlock,
+      bytesPerSecond,
+      now: () => performance.now(),
+      later: (run, ms) => void setTimeout(run, ms),
+    });
+    return this.comparison.progress;
+  }
+
+  /** Of the last one; null: there was none since this node has it open. */
+  get compared(): ComparisonProgress | null {
+    return this.comparison?.progress ?? null;
+  }
+
+  endComparison(): void {
+    this.comparison?.end('it was told to');
   }
 
   // --- what it tells ----------------------------------------------------------------------------------------------------

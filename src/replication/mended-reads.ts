@@ -43,6 +43,35 @@ export class MendedReads {
     );
   }
 
+  /**
+   * Blocks at a moment at which nothing about them is on its way: `begun` is called at that moment, in the same turn in
+   * which it is known. Not mended.
+   * @param done `still`: false if something is on its way; then `begun` is not called
+   */
+  readStill(
+    first: number,
+    count: number,
+    slot: Slot,
+    begun: () => void,
+    done: (error: HoldfastError | null, still: boolean) => void,
+  ): void {
+    const operation: Operation<LogRecord> = this.lock.read(first, count, () =>
+      queueMicrotask(() => {
+        let still = true;
+        for (let block = first; still && block < first + count; block++) still = this.lock.newestWrite(block) === null;
+        if (!still) {
+          this.lock.finish(operation);
+          return done(null, false);
+        }
+        begun();
+        this.store.readBlocks(first, count, slot, (error) => {
+          this.lock.finish(operation);
+          done(error, true);
+        });
+      }),
+    );
+  }
+
   /** @returns whether `done` will be called: it is about a block, and there may be somebody to ask */
   mend(error: HoldfastError, done: (mended: boolean) => void): boolean {
     if (this.mender === null || error.code !== 'CORRUPT_BLOCK') return false;

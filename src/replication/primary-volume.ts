@@ -61,7 +61,7 @@ export class PrimaryVolume implements ServedVolume {
   private idleWaiters: Array<() => void> = [];
   private readonly owedZeros: OwedZeros;
   private readonly tableReads: TableReads;
-  private readonly reads: MendedReads;
+  readonly reads: MendedReads;
 
   constructor(store: BlockStore, arena: Arena, options: PrimaryVolumeOptions) {
     this.store = store;

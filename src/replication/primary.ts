@@ -41,7 +41,7 @@ export class Primary {
   private releaseAtMs = -Infinity;
   private readonly rights: ReadRights;
   private readonly configs: ConfigLog;
-  private readonly exchange: BlockExchange;
+  readonly exchange: BlockExchange;
   private onEnded: () => void = () => {};
   private beat = 0;
   private nextBeatMs = 0;
