@@ -10,9 +10,11 @@ import { availableParallelism } from 'node:os';
 import { Piscina } from 'piscina';
 import { HoldfastError } from '../base/errors.ts';
 import { Arena } from './arena.ts';
+import { AwakeTime } from './awake-time.ts';
 import { IoRing, OPS, WORD } from './io-ring.ts';
 import type { IoWorkerTask } from './io-worker.ts';
 import { MAX_BATCH_RECORDS } from './layout.ts';
+import { RunDelay } from './run-delay.ts';
 
 const INLINE_PER_TURN = 64;
 
@@ -29,9 +31,10 @@ export interface IoPoolOptions {
 /**
  * After something was submitted or completed the loop goes round for so long rather than sleep. To wake a sleeping
  * thread on another core takes 40 µs on a virtual machine; the next request is usually there sooner. Not where there
- * is only one core.
+ * is only one core; shorter where others want the cores, unless it is set.
  */
 const AWAKE_MS = availableParallelism() > 1 ? Number(process.env['HOLDFAST_AWAKE_US'] ?? 200) / 1000 : 0;
+const CROWDED_MS = process.env['HOLDFAST_AWAKE_US'] === undefined ? 0.05 : AWAKE_MS;
 const DEFAULT_ARENA_BYTES = 96 * 1024 * 1024;
 
 export class IoPool {
@@ -53,6 +56,8 @@ export class IoPool {
   /** Reads on this thread that this turn of the loop may still have. */
   private inlineLeft = INLINE_PER_TURN;
   private awakeUntilMs = 0;
+  private readonly awakeTime: AwakeTime = new AwakeTime(AWAKE_MS, CROWDED_MS);
+  private readonly runDelay: RunDelay = new RunDelay();
 
   constructor(options: IoPoolOptions) {
     const ioThreads = options.ioThreads ?? 2;
@@ -121,7 +126,7 @@ export class IoPool {
 
   private stayAwake(): void {
     if (AWAKE_MS === 0) return;
-    this.awakeUntilMs = performance.now() + AWAKE_MS;
+    this.awakeUntilMs = performance.now() + this.awakeTime.ms;
     if (this.awake || this.stopping) return;
     this.awake = true;
     setImmediate(this.turn);
@@ -131,7 +136,12 @@ export class IoPool {
   private readonly turn = (): void => {
     this.inlineLeft = INLINE_PER_TURN;
     if (this.io.look() + this.journal.look() > 0) this.announceNow();
-    if (performance.now() < this.awakeUntilMs) {
+    const nowMs = performance.now();
+    if (CROWDED_MS < AWAKE_MS && this.awakeTime.isDue(nowMs)) {
+      const waitedMs = this.runDelay.readMs();
+      if (waitedMs !== null) this.awakeTime.look(nowMs, waitedMs);
+    }
+    if (nowMs < this.awakeUntilMs) {
       setImmediate(this.turn);
       return;
     }
@@ -163,6 +173,7 @@ export class IoPool {
       await Promise.all(this.tasks);
       for (const ring of [this.io, this.journal, this.sync]) ring.drain();
     }
+    this.runDelay.close();
     for (const port of this.ports) port.close();
     await this.pool.destroy();
   }

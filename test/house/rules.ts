@@ -64,6 +64,7 @@ export const STORAGE_IO_FILES = [
   'src/storage/io-worker.ts',
   'src/storage/lock.ts',
   'src/storage/ring-files.ts',
+  'src/storage/run-delay.ts',
   'src/storage/volume-folder.ts',
 ];
 /** What a pure room may import of Node: computations. */
