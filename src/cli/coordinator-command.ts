@@ -5,13 +5,14 @@ import { HoldfastError } from '../base/errors.ts';
 import { EmbeddedServer } from '../coordination/embedded-server.ts';
 import { COORDINATOR_PORT } from '../coordination/open.ts';
 import { listenOn } from '../node/listen.ts';
+import { type InsecureFlag, addInsecureOption, checkPorts, ownPort } from './exposed-ports.ts';
 import { printJson } from './output.ts';
 import { addRecoverCommand } from './recover-command.ts';
 
 /** Exit code after a failed disk: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
-interface CoordinatorFlags {
+interface CoordinatorFlags extends InsecureFlag {
   dir?: string;
   listen: string;
   logLevel: string;
@@ -24,6 +25,7 @@ async function coordinator(flags: CoordinatorFlags): Promise<void> {
   if (dir === undefined) {
     throw new HoldfastError('INVALID_ARGUMENT', { operation: 'start the coordinator', detail: 'no --dir' });
   }
+  checkPorts([ownPort('--listen', flags.listen, false)], flags);
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const server = await EmbeddedServer.start({
     dir,
@@ -65,7 +67,8 @@ export function addCoordinatorCommand(
       process.env['HOLDFAST_LOG_LEVEL'] ?? 'info',
     )
     .option('--json', 'print events as JSON, one a line')
-    .addHelpText('after', '\nExample:\n  holdfast coordinator --dir ./coordinator --listen 10.0.0.9:7400')
+    .addHelpText('after', '\nExample:\n  holdfast coordinator --dir ./coordinator --listen 10.0.0.9:7400 --insecure')
     .action((flags: CoordinatorFlags) => run(() => coordinator(flags), flags.json));
+  addInsecureOption(command);
   addRecoverCommand(command, run);
 }

@@ -8,10 +8,11 @@ import { HoldfastError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { DEFAULT_CONNECTIONS, Gateway } from '../gateway/gateway.ts';
 import type { Log } from '../node/server.ts';
+import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort } from './exposed-ports.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { printJson } from './output.ts';
 
-interface NbdFlags extends NbdTlsFlags {
+interface NbdFlags extends NbdTlsFlags, InsecureFlag {
   listen: string;
   readOnly?: boolean;
   connections: string;
@@ -48,6 +49,7 @@ async function nbd(url: string, flags: NbdFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const tls = await nbdTlsOf(flags, true);
+  checkPorts(nbdPort('--listen', flags.listen, tls), flags);
   let failed: HoldfastError | null = null;
   let stop!: () => void;
   const stopped = new Promise<void>((resolve) => (stop = resolve));
@@ -101,7 +103,7 @@ export function addNbdCommand(
     .description('a gateway: NBD for programs here, to a volume holdfast://host:port/name')
     .option('--listen <host:port>', 'where NBD clients connect; or unix:PATH', '127.0.0.1:10809')
     .option('--read-only', 'export it read-only, whatever the volume allows');
-  addNbdTlsOptions(command)
+  addNbdTlsOptions(addInsecureOption(command))
     .option('--connections <n>', 'connections to the server', String(DEFAULT_CONNECTIONS))
     .option(
       '--retry <duration>',

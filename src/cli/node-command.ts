@@ -7,8 +7,11 @@ import { DEFAULT_TIMES } from '../replication/rules.ts';
 import { DEFAULT_SYNC_RATES } from '../replication/sync-pace.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { ClusterNode } from '../node/cluster-node.ts';
+import type { Exposed } from '../node/exposure.ts';
 import { Faults } from '../node/faults.ts';
+import type { NbdTls } from '../node/nbd-tls.ts';
 import type { Log } from '../node/server.ts';
+import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort, ownPort, respPort } from './exposed-ports.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { kvPortOf } from './kv-port.ts';
@@ -19,7 +22,7 @@ const EXIT_FATAL = 74;
 /** For calls to the coordinator that no failover waits for. */
 const PATIENT_MS = 5000;
 
-export interface NodeFlags extends NbdTlsFlags {
+export interface NodeFlags extends NbdTlsFlags, InsecureFlag {
   name: string;
   dir: string;
   coordinator?: string;
@@ -76,9 +79,16 @@ function faultsOf({ enableFaults }: NodeFlags, log: Log): Faults | undefined {
   return new Faults((message, fields) => log('warn', `fault: ${message}`, fields), process.env['HOLDFAST_CRASH_AT']);
 }
 
+function portsOf({ listen, peerListen, nbd, kv }: NodeFlags, nbdTls: NbdTls | null): Exposed[] {
+  const own = [ownPort('--listen', listen, false), ownPort('--peer-listen', peerListen, false)];
+  return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv)];
+}
+
 async function node(flags: NodeFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
+  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
+  checkPorts(portsOf(flags, nbdTls), flags);
   const deadlineMs = millisecondsOf('registerMs', flags.registerMs);
   const [heartbeatMs, promiseMs, suspicionMs] = (['heartbeatMs', 'promiseMs', 'suspicionMs'] as const).map((name) =>
     millisecondsOf(name, flags[name]),
@@ -95,7 +105,7 @@ async function node(flags: NodeFlags): Promise<void> {
     listen: flags.listen,
     peerListen: flags.peerListen,
     nbd: flags.nbd,
-    nbdTls: await nbdTlsOf(flags, flags.nbd !== undefined),
+    nbdTls,
     whenIsolated: whenIsolatedOf(flags),
     scrubMs: scrubMsOf(flags),
     kv: await kvPortOf(flags, () => running),
@@ -145,6 +155,7 @@ export function addNodeCommand(
     .requiredOption('--name <name>', 'of this node, the same at each start')
     .requiredOption('--dir <dir>', 'its folder, made if it is not there');
   addCoordinatorOption(command);
+  addInsecureOption(command);
   addNbdTlsOptions(
     command
       .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
@@ -183,7 +194,7 @@ export function addNodeCommand(
     .option('--json', 'print events as JSON, one a line')
     .addHelpText(
       'after',
-      '\nExample:\n  holdfast node --name a --dir ./a --listen 10.0.0.1:7401 --peer-listen 10.0.0.1:7441 \\\n' +
+      '\nExample:\n  holdfast node --name a --dir ./a --listen 10.0.0.1:7401 --peer-listen 10.0.0.1:7441 --insecure \\\n' +
         '      --coordinator holdfast://10.0.0.9:7400',
     )
     .action((flags: NodeFlags) => run(() => node(flags), flags.json));

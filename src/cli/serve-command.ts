@@ -6,6 +6,7 @@ import type { HoldfastError } from '../base/errors.ts';
 import { SingleNode } from '../node/single-node.ts';
 import type { Log } from '../node/server.ts';
 import { isVolume } from '../storage/volume-folder.ts';
+import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort, ownPort } from './exposed-ports.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { Progress, printJson } from './output.ts';
 import { createWithProgress, parseDurability } from './volume-command.ts';
@@ -13,7 +14,7 @@ import { createWithProgress, parseDurability } from './volume-command.ts';
 /** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
-export interface ServeFlags extends NbdTlsFlags {
+export interface ServeFlags extends NbdTlsFlags, InsecureFlag {
   size?: string;
   name?: string;
   listen: string;
@@ -29,6 +30,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
+  checkPorts([ownPort('--listen', flags.listen, false), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags);
   const progress = new Progress('replaying the journal');
   const durable = parseDurability(flags.durability);
   const node = await SingleNode.start({
@@ -125,7 +127,7 @@ export function addServeCommand(
 ): void {
   const flags = (command: Command): Command =>
     addNbdTlsOptions(
-      command
+      addInsecureOption(command)
         .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
         .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH'),
     )
@@ -147,7 +149,7 @@ export function addServeCommand(
   )
     .addHelpText(
       'after',
-      '\nExamples:\n  holdfast serve ./vm1 --size 10GiB\n  holdfast serve ./vm1 --listen 0.0.0.0:7401',
+      '\nExamples:\n  holdfast serve ./vm1 --size 10GiB\n  holdfast serve ./vm1 --listen 0.0.0.0:7401 --insecure',
     )
     .action((dir: string, f: ServeFlags) => run(() => serve(dir, f), f.json));
   flags(

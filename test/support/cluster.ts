@@ -88,6 +88,7 @@ export class TestCluster {
     const address = `${host}:${client}`;
     const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinatorUrl];
     args.push('--listen', address, '--peer-listen', `${host}:${peer}`, '--nbd', `${host}:0`, ...more);
+    if (hosts !== null) args.push('--insecure');
     this.nodes.set(name, { name, dir, args, address, env: {}, running: null });
     await this.restart(name);
   }

@@ -32,6 +32,8 @@ export class CoordinatorProcess {
   static async start(dir: string, listen?: string, on: readonly string[] = []): Promise<CoordinatorProcess> {
     const own = listen ?? `127.0.0.1:${(await freePorts(1))[0]}`;
     const args = ['coordinator', '--dir', dir, '--listen', own];
+    // A host of its own is beyond loopback.
+    if (on.length > 0) args.push('--insecure');
     const { child, exited, info } = await launch<{ listen: string; volumes: number }>(args, {}, on);
     return new CoordinatorProcess(child, exited, info);
   }
