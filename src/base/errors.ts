@@ -47,7 +47,8 @@ export const ERRORS = {
   NOT_PRIMARY: row(21, 'ENOTCONN', 108, true, 'this node is not primary of the volume'),
   BUSY: row(22, 'EBUSY', 12, true, 'busy'),
   EXISTS: row(23, 'EEXIST', 22, false, 'it exists already'),
-  // Codes below never travel as a status of a served request; they arise on one side only.
+  // Codes below never travel as a status of a served request; they arise on one side only. But for ACCESS: a port says
+  // it to whom it does not let in, or does not permit something.
   LOCKED: row(40, 'EBUSY', 5, false, 'the volume is in use by another process'),
   NOT_A_VOLUME: row(42, 'EINVAL', 22, false, 'not a Holdfast volume'),
   CONNECTION_LOST: row(43, 'ECONNRESET', 5, true, 'the connection was lost'),

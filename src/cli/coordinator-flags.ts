@@ -2,22 +2,25 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import type { TlsFiles } from '../coordination/http-call.ts';
 import { type OpenOptions, openCoordinator } from '../coordination/open.ts';
 import type { Coordinator } from '../coordination/register.ts';
+import { type TlsFlags, callFilesOf } from './tls-flags.ts';
 
-export interface CoordinatorUrl {
+export interface CoordinatorUrl extends TlsFlags {
   coordinator?: string;
 }
 
 export function addCoordinatorOption(command: Command): Command {
   return command.option(
     '--coordinator <url>',
-    'holdfast://host:7400 or etcd://host:2379,host:2379 (HOLDFAST_COORDINATOR)',
+    'holdfast://host:7400, holdfasts:// under TLS, or etcd://host:2379,host:2379 (HOLDFAST_COORDINATOR)',
   );
 }
 
 /**
- * A user of etcd comes from HOLDFAST_ETCD_USER and _PASSWORD; files for etcds:// from HOLDFAST_ETCD_CA, _CERT, _KEY.
+ * A user of etcd comes from HOLDFAST_ETCD_USER and _PASSWORD; files for etcds:// from HOLDFAST_ETCD_CA, _CERT, _KEY, those
+ * for holdfasts:// from the flags, or HOLDFAST_TLS_CA, _CERT, _KEY.
  * @throws HoldfastError INVALID_ARGUMENT
  */
 export function coordinatorOf(flags: CoordinatorUrl, options: OpenOptions = {}): Coordinator {
@@ -35,11 +38,13 @@ export function coordinatorOf(flags: CoordinatorUrl, options: OpenOptions = {}):
   const ca = env['HOLDFAST_ETCD_CA'];
   const cert = env['HOLDFAST_ETCD_CERT'];
   const key = env['HOLDFAST_ETCD_KEY'];
+  if (url.startsWith('holdfasts:'))
+    return openCoordinator(url, { ...options, user, password, tls: callFilesOf(flags) });
   const files = ca !== undefined || cert !== undefined ? tlsOf(ca, cert, key) : undefined;
   return openCoordinator(url, { ...options, user, password, ...(files !== undefined && { tls: files }) });
 }
 
-function tlsOf(ca?: string, cert?: string, key?: string): NonNullable<OpenOptions['tls']> {
+function tlsOf(ca?: string, cert?: string, key?: string): TlsFiles {
   const read = (path: string | undefined): string | undefined => {
     try {
       return path === undefined ? undefined : readFileSync(path, 'utf8');

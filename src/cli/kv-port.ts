@@ -1,10 +1,11 @@
 /** The port of a node for clients of Redis, from its flags. */
 import { readFile } from 'node:fs/promises';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
-import { KvForwarder } from '../gateway/kv-forwarder.ts';
+import { type ForwarderCredentials, KvForwarder } from '../gateway/kv-forwarder.ts';
 import type { ClusterNode, KvPortOptions } from '../node/cluster-node.ts';
+import type { TlsFlags } from './tls-flags.ts';
 
-export interface KvPortFlags {
+export interface KvPortFlags extends TlsFlags {
   kv?: string;
   kvVolume: string;
   kvPasswordFile?: string;
@@ -20,8 +21,14 @@ export async function kvPortOf(flags: KvPortFlags, own: () => ClusterNode): Prom
   const forwarded = new KvForwarder(
     () => own().clientAddress,
     () => volume || (own().onlyKv?.name ?? ''),
+    credentialsOf(flags),
   );
   return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded };
+}
+
+/** A node forwards as itself. */
+function credentialsOf({ tlsCa, tlsCert, tlsKey }: KvPortFlags): ForwarderCredentials {
+  return { secure: tlsCa !== undefined, tls: { caFile: tlsCa, certFile: tlsCert, keyFile: tlsKey } };
 }
 
 async function passwordOf({ kvPasswordFile }: KvPortFlags): Promise<string | null> {

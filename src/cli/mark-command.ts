@@ -11,7 +11,7 @@ interface MarkFlags {
 }
 
 async function mark(url: string, name: string | undefined, flags: MarkFlags): Promise<void> {
-  if (!url.startsWith('holdfast://')) {
+  if (!/^holdfasts?:\/\//.test(url)) {
     throw new HoldfastError('INVALID_ARGUMENT', {
       operation: 'mark',
       detail: `"${url}" is no address of a served volume`,

@@ -16,13 +16,14 @@ import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
+import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
 
 /** Exit code after a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 /** For calls to the coordinator that no failover waits for. */
 const PATIENT_MS = 5000;
 
-export interface NodeFlags extends NbdTlsFlags, InsecureFlag {
+export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags {
   name: string;
   dir: string;
   coordinator?: string;
@@ -79,8 +80,8 @@ function faultsOf({ enableFaults }: NodeFlags, log: Log): Faults | undefined {
   return new Faults((message, fields) => log('warn', `fault: ${message}`, fields), process.env['HOLDFAST_CRASH_AT']);
 }
 
-function portsOf({ listen, peerListen, nbd, kv }: NodeFlags, nbdTls: NbdTls | null): Exposed[] {
-  const own = [ownPort('--listen', listen, false), ownPort('--peer-listen', peerListen, false)];
+function portsOf({ listen, peerListen, nbd, kv }: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed[] {
+  const own = [ownPort('--listen', listen, tls), ownPort('--peer-listen', peerListen, tls)];
   return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv)];
 }
 
@@ -88,7 +89,9 @@ async function node(flags: NodeFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
-  checkPorts(portsOf(flags, nbdTls), flags);
+  const tls = await portTlsOf(flags, log);
+  tls?.checkOwn(flags.name);
+  checkPorts(portsOf(flags, tls !== null, nbdTls), flags);
   const deadlineMs = millisecondsOf('registerMs', flags.registerMs);
   const [heartbeatMs, promiseMs, suspicionMs] = (['heartbeatMs', 'promiseMs', 'suspicionMs'] as const).map((name) =>
     millisecondsOf(name, flags[name]),
@@ -106,6 +109,8 @@ async function node(flags: NodeFlags): Promise<void> {
     peerListen: flags.peerListen,
     nbd: flags.nbd,
     nbdTls,
+    tls,
+    clientCert: clientCertOf(flags),
     whenIsolated: whenIsolatedOf(flags),
     scrubMs: scrubMsOf(flags),
     kv: await kvPortOf(flags, () => running),
@@ -155,7 +160,7 @@ export function addNodeCommand(
     .requiredOption('--name <name>', 'of this node, the same at each start')
     .requiredOption('--dir <dir>', 'its folder, made if it is not there');
   addCoordinatorOption(command);
-  addInsecureOption(command);
+  addClientCertOption(addTlsOptions(addInsecureOption(command)));
   addNbdTlsOptions(
     command
       .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')

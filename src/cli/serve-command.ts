@@ -9,12 +9,13 @@ import { isVolume } from '../storage/volume-folder.ts';
 import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort, ownPort } from './exposed-ports.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { Progress, printJson } from './output.ts';
+import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
 import { createWithProgress, parseDurability } from './volume-command.ts';
 
 /** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
-export interface ServeFlags extends NbdTlsFlags, InsecureFlag {
+export interface ServeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags {
   size?: string;
   name?: string;
   listen: string;
@@ -30,7 +31,8 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
-  checkPorts([ownPort('--listen', flags.listen, false), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags);
+  const tls = await portTlsOf(flags, log);
+  checkPorts([ownPort('--listen', flags.listen, tls !== null), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags);
   const progress = new Progress('replaying the journal');
   const durable = parseDurability(flags.durability);
   const node = await SingleNode.start({
@@ -38,6 +40,8 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     listen: flags.listen,
     nbd: flags.nbd,
     nbdTls,
+    tls,
+    clientCert: clientCertOf(flags),
     readOnly: flags.readOnly ?? false,
     durable,
     log,
@@ -87,7 +91,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     }
     if (!store.durable) process.stdout.write('NOT DURABLE: --durability none is for measuring only\n');
     process.stdout.write(
-      `serving ${info.name} (${formatBytes(info.sizeBytes)}) on holdfast://${node.address}/${info.name}\n`,
+      `serving ${info.name} (${formatBytes(info.sizeBytes)}) on ${tls === null ? 'holdfast' : 'holdfasts'}://${node.address}/${info.name}\n`,
     );
     if (hint !== undefined) process.stdout.write(hint(node));
   }
@@ -127,7 +131,7 @@ export function addServeCommand(
 ): void {
   const flags = (command: Command): Command =>
     addNbdTlsOptions(
-      addInsecureOption(command)
+      addClientCertOption(addTlsOptions(addInsecureOption(command)))
         .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
         .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH'),
     )

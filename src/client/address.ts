@@ -1,5 +1,5 @@
 /**
- * Addresses of volumes: `holdfast://host:port[,host:port...]/volume`.
+ * Addresses of volumes: `holdfast://host:port[,host:port...]/volume`, and `holdfasts://` for TLS.
  *
  * Guarantees: what parses has at least one host and only valid ports; everything else is refused with a text that says
  * what is wrong.
@@ -14,6 +14,8 @@ export interface Address {
 }
 
 export interface VolumeAddress {
+  /** Under TLS. */
+  secure?: boolean;
   servers: Address[];
   /** Empty: the only volume of the server. */
   volume: string;
@@ -34,7 +36,8 @@ export function parseServer(text: string): Address | null {
 
 /**
  * The port may be left out (7401), and so may the volume. IPv6 addresses stand in brackets.
- * @param scheme what the address begins with: `holdfast` for disks, `holdfast-kv` for key-value volumes
+ * @param scheme what the address begins with: `holdfast` for disks, `holdfast-kv` for key-value volumes; under TLS
+ *   `holdfasts`, `holdfasts-kv`
  * @throws HoldfastError INVALID_ARGUMENT
  */
 export function parseVolumeAddress(url: string, scheme: 'holdfast' | 'holdfast-kv' = 'holdfast'): VolumeAddress {
@@ -46,14 +49,17 @@ export function parseVolumeAddress(url: string, scheme: 'holdfast' | 'holdfast-k
     });
   };
   const what = scheme === 'holdfast' ? 'volume' : 'key-value volume';
-  const rest = url.startsWith(`${scheme}://`) ? url.slice(scheme.length + 3) : refuse(`not the address of a ${what}`);
+  const secured = scheme.replace('holdfast', 'holdfasts');
+  const secure = url.startsWith(`${secured}://`);
+  const start = `${secure ? secured : scheme}://`;
+  const rest = url.startsWith(start) ? url.slice(start.length) : refuse(`not the address of a ${what}`);
   const match = /^([^/?#]*)(?:\/([^/?#]*))?$/.exec(rest);
   if (match === null) return refuse(`not the address of a ${what}`);
   const servers = match[1]!.split(',').map((text): Address => {
     return parseServer(text) ?? refuse(`"${text}" is no host with a port from 1 to 65535`);
   });
   try {
-    return { servers, volume: decodeURIComponent(match[2] ?? '') };
+    return { servers, volume: decodeURIComponent(match[2] ?? ''), secure };
   } catch {
     return refuse('the name of the volume is not percent-encoded UTF-8');
   }

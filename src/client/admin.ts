@@ -6,17 +6,18 @@
 import { decodeJson, encodeJson } from '../protocol/json.ts';
 import { MESSAGES } from '../protocol/messages.ts';
 import { DEFAULT_PORT, parseVolumeAddress } from './address.ts';
+import { type CredentialOptions, Credentials } from './credentials.ts';
 import { Link } from './link.ts';
 
-export interface AdminOptions {
+export interface AdminOptions extends CredentialOptions {
   /** For connecting, for HELLO, and for the answer, each. Default 3 s. */
   timeoutMs?: number | undefined;
   clientName?: string | undefined;
 }
 
 /**
- * @param address host:port of a node, where its clients connect
- * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, CONNECTION_LOST, UNSUPPORTED, or as the node answers
+ * @param address host:port of a node, where its clients connect; under TLS if a CA is given or HOLDFAST_TLS_CA is set
+ * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, CONNECTION_LOST, ACCESS, UNSUPPORTED, or as the node answers
  */
 export async function admin(
   address: string,
@@ -26,7 +27,8 @@ export async function admin(
   const server = parseVolumeAddress(`holdfast://${address}`).servers[0] ?? { host: address, port: DEFAULT_PORT };
   const timeoutMs = options.timeoutMs ?? 3000;
   const hello = { session: 0n, generation: 0, client: options.clientName ?? 'holdfast admin' };
-  const { link } = await Link.open(server, hello, timeoutMs, new AbortController().signal);
+  const { signal } = new AbortController();
+  const { link } = await Link.open(server, hello, timeoutMs, signal, Credentials.forBareAddress(options));
   try {
     return decodeJson(await link.control(MESSAGES.ADMIN.number, encodeJson(request), timeoutMs));
   } finally {

@@ -12,13 +12,14 @@ import { STAGGER_MS } from './search.ts';
 import { Volume } from './volume.ts';
 
 /**
- * Opens a volume: `holdfast://host:port[,host:port...]/volume`; without a name, the only volume of the server. Any node
+ * Opens a volume: `holdfast://host:port[,host:port...]/volume`, `holdfasts://` under TLS; without a name, the only volume of the server. Any node
  * that knows the volume is enough: it tells where the others are.
  * Lost connections are replaced, and what was unanswered is sent again, without being executed twice.
  * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, NO_SUCH_VOLUME, WRONG_VERSION, or as the server answers
  */
 export async function connect(url: string, options: ConnectOptions = {}): Promise<Volume> {
-  const connections = new Connections(parseVolumeAddress(url), settingsOf(options));
+  const address = parseVolumeAddress(url);
+  const connections = new Connections(address, settingsOf(options, address.secure));
   return new Volume(await connections.open(), connections);
 }
 
@@ -57,13 +58,13 @@ async function onFirstServer<T>(
   options: ConnectOptions,
   work: (link: Link, settings: Settings) => Promise<T>,
 ): Promise<T> {
-  const { servers } = parseVolumeAddress(url);
-  const settings = settingsOf(options);
+  const { servers, secure } = parseVolumeAddress(url);
+  const settings = settingsOf(options, secure);
   const hello = { session: 0n, generation: 0, client: settings.clientName };
   const abort = new AbortController();
   const { signal } = abort;
   const ask = async (server: Address): Promise<T> => {
-    const { link } = await Link.open(server, hello, settings.connectMs, signal);
+    const { link } = await Link.open(server, hello, settings.connectMs, signal, settings.credentials);
     signal.addEventListener('abort', () => link.destroy());
     try {
       return await work(link, settings);

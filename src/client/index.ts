@@ -28,5 +28,6 @@ export type {
 } from './kv-types.ts';
 export type { KvInfo, KvLimits } from '../kv/operations.ts';
 export type { ConnectEvents, ConnectOptions } from './options.ts';
+export type { ClientTls, CredentialOptions } from './credentials.ts';
 export type { ReadRange } from './streams.ts';
 export type { Volume, WriteOptions } from './volume.ts';

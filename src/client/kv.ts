@@ -58,7 +58,7 @@ const CHANGES = 1000;
 const WATCH_SHARE = 0.8;
 
 /**
- * Opens a key-value volume: `holdfast-kv://host:port[,host:port...]/volume`; without a name, the only volume of the
+ * Opens a key-value volume: `holdfast-kv://host:port[,host:port...]/volume`, `holdfasts-kv://` under TLS; without a name, the only volume of the
  * server. Any node that knows the volume is enough: it tells where the others are.
  * @throws HoldfastError INVALID_ARGUMENT, UNREACHABLE, NO_SUCH_VOLUME, UNSUPPORTED (the volume is a disk), or as the
  *   server answers
@@ -67,7 +67,7 @@ export async function connectKv(url: string, options: KvConnectOptions = {}): Pr
   const { reads = 'primary', allowStale = false, ...rest } = options;
   if (!['primary', 'any', 'listed'].includes(reads)) throw refusal(`reads is "${reads}", not primary, any or listed`);
   const address = parseVolumeAddress(url, 'holdfast-kv');
-  const settings = settingsOf(rest);
+  const settings = settingsOf(rest, address.secure);
   const connections = new Connections(address, settings);
   const { shared } = connections;
   if (reads === 'listed') {

@@ -11,6 +11,7 @@
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { formatAddress, parseServer } from './address.ts';
 import { admin } from './admin.ts';
+import { Credentials } from './credentials.ts';
 import { type KvStore, connectKv } from './kv.ts';
 import { Link } from './link.ts';
 import { locateOver } from './scout.ts';
@@ -78,7 +79,8 @@ export class Kv739 {
   }
 
   private url(servers: readonly string[]): string {
-    return `holdfast-kv://${servers.join(',')}/${encodeURIComponent(this.options.volume)}`;
+    const scheme = Credentials.forBareAddress().secure ? 'holdfasts-kv' : 'holdfast-kv';
+    return `${scheme}://${servers.join(',')}/${encodeURIComponent(this.options.volume)}`;
   }
 
   /** Who is ALIVE answers GETs; where that was chosen, so does who is cut off from all others. */
@@ -162,7 +164,8 @@ export class Kv739 {
   /** All that have a replica of the volume, as that node knows. */
   private async nodes(address: string): Promise<string[]> {
     const hello = { session: 0n, generation: 0, client: 'kv739' };
-    const { link } = await Link.open(parseServer(address)!, hello, ANSWER_MS, AbortSignal.timeout(ANSWER_MS));
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const { link } = await Link.open(parseServer(address)!, hello, ANSWER_MS, signal, Credentials.forBareAddress());
     try {
       return (await locateOver(link, this.options.volume, ANSWER_MS)).members.map(({ node }) => node);
     } finally {

@@ -5,16 +5,15 @@
  * verified; `onLost` is called exactly once, with the reason, unless the owner destroyed the link itself; nothing is
  * delivered after that.
  */
-import { connect as connectSocket, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
-import { KiB } from '../base/units.ts';
 import { FrameDecoder, type FrameHeader } from '../protocol/frame.ts';
 import { decodeHelloReply, encodeHello, type HelloReply } from '../protocol/handshake.ts';
 import { FIRST_FREE_ID, MAX_VERSION, MESSAGES, messageName, MIN_VERSION } from '../protocol/messages.ts';
 import { decodeError, encodeFrame } from '../protocol/replies.ts';
 import { type Address, formatAddress } from './address.ts';
-
-const RECEIVE_BYTES = 256 * KiB;
+import { Credentials } from './credentials.ts';
+import { dial, lostBecause } from './dial.ts';
 
 /** Who owns a link that is past its handshake. */
 export interface LinkOwner {
@@ -50,7 +49,7 @@ export class Link {
     this.socket.uncork();
   };
 
-  private constructor(address: Address, opened: (error: HoldfastError | null) => void) {
+  private constructor(address: Address, credentials: Credentials, opened: (error: HoldfastError | null) => void) {
     this.onEnd = opened;
     this.peer = formatAddress(address);
     this.decoder = new FrameDecoder(
@@ -61,22 +60,12 @@ export class Link {
       },
       'client',
     );
-    const buffer = new Uint8Array(RECEIVE_BYTES);
-    this.socket = connectSocket({
-      host: address.host,
-      port: address.port,
-      noDelay: true,
-      onread: {
-        buffer,
-        callback: (length, bytes) => {
-          this.lastArrivalMs = performance.now();
-          this.decoder.push((bytes as Uint8Array).subarray(0, length));
-          return true;
-        },
-      },
-    });
-    this.socket.once('connect', () => opened(null));
-    this.socket.once('error', (error) => this.end(this.lostBecause(error.message)));
+    const receive = (chunk: Uint8Array): void => {
+      this.lastArrivalMs = performance.now();
+      this.decoder.push(chunk);
+    };
+    this.socket = dial(address, credentials, receive, () => opened(null));
+    this.socket.on('error', (error) => this.end(lostBecause(error, this.peer)));
     this.socket.once('close', () => this.end(this.lostBecause('the server closed it')));
   }
 
@@ -86,17 +75,18 @@ export class Link {
 
   /**
    * Opens a connection and says HELLO.
-   * @throws HoldfastError UNREACHABLE, CONNECTION_LOST, what the server answers, ABORTED by the signal
+   * @throws HoldfastError UNREACHABLE, CONNECTION_LOST, ACCESS, what the server answers, ABORTED by the signal
    */
   static async open(
     address: Address,
     hello: { session: bigint; generation: number; client: string },
     timeoutMs: number,
     signal: AbortSignal,
+    credentials: Credentials = new Credentials(),
   ): Promise<{ link: Link; hello: HelloReply }> {
     let link: Link;
     const opened = new Promise<void>((resolve, reject) => {
-      link = new Link(address, (error) => (error === null ? resolve() : reject(error)));
+      link = new Link(address, credentials, (error) => (error === null ? resolve() : reject(error)));
     });
     const own = link!;
     const abort = (): void => own.end(new HoldfastError('ABORTED', { operation: 'connect', peer: own.peer }));
@@ -106,7 +96,7 @@ export class Link {
     try {
       await opened.catch((error: HoldfastError) => {
         const { peer, detail } = error.details;
-        throw error.code === 'ABORTED'
+        throw error.code === 'ABORTED' || error.code === 'ACCESS'
           ? error
           : new HoldfastError('UNREACHABLE', { operation: 'connect', peer, detail });
       });

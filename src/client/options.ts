@@ -3,6 +3,7 @@
  */
 import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
+import { type CredentialOptions, Credentials } from './credentials.ts';
 
 /** What a caller may be told of a volume's connections, as a whole. Called between requests; they must not throw. */
 export interface ConnectEvents {
@@ -19,7 +20,7 @@ export interface ConnectEvents {
   moved?(from: string, to: string, awayMs: number): void;
 }
 
-export interface ConnectOptions {
+export interface ConnectOptions extends CredentialOptions {
   /** TCP connections, each a session of its own. Default 1, at most 64. */
   connections?: number | undefined;
   /** How long the first connection is tried for before `connect` rejects. Default 5 s. */
@@ -55,9 +56,12 @@ export interface ConnectOptions {
   events?: ConnectEvents | undefined;
 }
 
-export type Settings = { readonly [K in keyof ConnectOptions]-?: NonNullable<ConnectOptions[K]> };
+type Choices = Omit<ConnectOptions, keyof CredentialOptions>;
+export type Settings = { readonly [K in keyof Choices]-?: NonNullable<Choices[K]> } & {
+  readonly credentials: Credentials;
+};
 
-const DEFAULTS: Settings = {
+const DEFAULTS: Omit<Settings, 'credentials'> = {
   connections: 1,
   connectMs: 5_000,
   retryMs: 60_000,
@@ -75,11 +79,13 @@ const DEFAULTS: Settings = {
 /** Longest time that a timer of Node can wait, about 24 days. */
 export const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** @throws HoldfastError INVALID_ARGUMENT */
-export function settingsOf(options: ConnectOptions): Settings {
-  const chosen = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const settings: Settings = { ...DEFAULTS, ...chosen };
-  const check = (name: Exclude<keyof ConnectOptions, 'events' | 'reads'>, least: number, most: number): void => {
+/** @param secure the address says TLS. @throws HoldfastError INVALID_ARGUMENT */
+export function settingsOf(options: ConnectOptions, secure = false): Settings {
+  const { tls, token, tokenFile, ...others } = options;
+  const chosen = Object.fromEntries(Object.entries(others).filter(([, value]) => value !== undefined));
+  const credentials = new Credentials({ tls, token, tokenFile }, secure);
+  const settings: Settings = { ...DEFAULTS, ...chosen, credentials };
+  const check = (name: Exclude<keyof Choices, 'events' | 'reads'>, least: number, most: number): void => {
     const value = settings[name];
     if (typeof value === 'number' && value >= least && value <= most) return;
     throw new HoldfastError('INVALID_ARGUMENT', {

@@ -57,7 +57,7 @@ export class ReadLink implements LinkOwner {
   ): Promise<ReadLink> {
     const timeoutMs = Math.min(settings.handshakeTimeoutMs, Math.max(250, settings.suspectMs));
     const hello = { session: 0n, generation: 0, client: settings.clientName };
-    const { link, hello: reply } = await Link.open(server, hello, timeoutMs, signal);
+    const { link, hello: reply } = await Link.open(server, hello, timeoutMs, signal, settings.credentials);
     const stop = (): void => link.destroy();
     signal.addEventListener('abort', stop);
     try {

@@ -60,7 +60,7 @@ export class Scout {
     const timeoutMs = Math.max(LEAST_ANSWER_MS, this.settings.suspectMs);
     const hello = { session: 0n, generation: 0, client: this.settings.clientName };
     const { signal } = this.abort;
-    const { link } = await Link.open(server, hello, timeoutMs, signal);
+    const { link } = await Link.open(server, hello, timeoutMs, signal, this.settings.credentials);
     const stop = (): void => link.destroy();
     signal.addEventListener('abort', stop);
     try {

@@ -175,7 +175,7 @@ export class Search {
   ): Promise<Attached> {
     const { session, since } = this.seeker;
     const hello = { session, generation, client: this.settings.clientName };
-    const opened = await Link.open(server, hello, timeoutMs, signal);
+    const opened = await Link.open(server, hello, timeoutMs, signal, this.settings.credentials);
     const { link } = opened;
     const stop = (): void => link.destroy();
     signal.addEventListener('abort', stop);

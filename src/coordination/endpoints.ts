@@ -95,6 +95,8 @@ export class Endpoints {
       } catch (error) {
         if (this.signal.aborted) throw closed(operation);
         if (!(error instanceof CallFailure)) throw error;
+        // Of several, another may have a better certificate.
+        if (error.denied !== null && this.list.length === 1) throw asDenied(operation, error.denied);
         // What somebody said tells more than that the last attempt had no time left.
         if (!error.timedOut || why === '') why = `${where(endpoint)}: ${error.message}`;
         sent ||= error.sent;
@@ -150,6 +152,10 @@ export class Endpoints {
 
 function where({ host, port }: Endpoint): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+function asDenied(operation: string, { code, details }: HoldfastError): HoldfastError {
+  return new HoldfastError(code, { ...details, operation });
 }
 
 function unknown(operation: string, why: string): HoldfastError {

@@ -6,6 +6,8 @@
  */
 import { type ClientRequest, type IncomingMessage, request as plainRequest } from 'node:http';
 import { request as tlsRequest } from 'node:https';
+import type { HoldfastError } from '../base/errors.ts';
+import { tlsFailure } from '../base/tls-failures.ts';
 
 /** PEM texts. */
 export interface TlsFiles {
@@ -14,13 +16,14 @@ export interface TlsFiles {
   /** What this client shows. Both or none. */
   cert?: string | undefined;
   key?: string | undefined;
+  minVersion?: 'TLSv1.3' | undefined;
 }
 
 export interface Endpoint {
   host: string;
   port: number;
-  /** null: no TLS. */
-  tls: TlsFiles | null;
+  /** null: no TLS. A function gives what is in force at each call. */
+  tls: TlsFiles | (() => TlsFiles) | null;
 }
 
 export interface HttpReply {
@@ -41,9 +44,12 @@ export class CallFailure extends Error {
   /** False: the request has certainly not been sent. */
   readonly sent: boolean;
   readonly timedOut: boolean;
+  /** One end does not take the other's certificate: to try again there is of no use. */
+  readonly denied: HoldfastError | null;
 
-  constructor(message: string, sent: boolean, timedOut: boolean) {
+  constructor(message: string, sent: boolean, timedOut: boolean, denied: HoldfastError | null = null) {
     super(message);
+    this.denied = denied;
     this.sent = sent;
     this.timedOut = timedOut;
   }
@@ -71,6 +77,7 @@ function open(
   reject: (failure: CallFailure) => void,
 ): Opened {
   const { host, port, tls } = endpoint;
+  const files = typeof tls === 'function' ? tls() : tls;
   const bytes = Buffer.from(JSON.stringify(body));
   let sent = false;
   let over = false;
@@ -81,7 +88,8 @@ function open(
     method: 'POST',
     agent: false,
     headers: { 'content-type': 'application/json', 'content-length': bytes.length, ...headers },
-    ...tls,
+    ...files,
+    ...(files !== null && { rejectUnauthorized: true }),
   });
   const settle = (): void => {
     over = true;
@@ -89,11 +97,11 @@ function open(
     clearTimeout(timer);
     bounds.signal.removeEventListener('abort', aborted);
   };
-  const fail = (message: string, timedOut = false): void => {
+  const fail = (message: string, timedOut = false, denied: HoldfastError | null = null): void => {
     if (over) return;
     settle();
     request.destroy();
-    reject(new CallFailure(message, sent, timedOut));
+    reject(new CallFailure(message, sent, timedOut, denied));
   };
   const aborted = (): void => fail('closed');
   const connect = setTimeout(
@@ -102,7 +110,7 @@ function open(
   );
   const timer = setTimeout(() => fail(`no answer within ${Math.round(bounds.totalMs)} ms`, true), bounds.totalMs);
   bounds.signal.addEventListener('abort', aborted);
-  request.on('error', (error) => fail(error.message));
+  request.on('error', (error) => fail(error.message, false, tlsFailure(error, { peer: `${host}:${port}` })));
   request.on('socket', (socket) => {
     socket.setNoDelay(true);
     socket.setKeepAlive(true, KEEP_ALIVE_MS);

@@ -1,5 +1,5 @@
 /**
- * A coordinator by its address: `holdfast://host:7400`, `etcd://h1:2379,h2:2379,h3:2379[/prefix]`, or `etcds://` for
+ * A coordinator by its address: `holdfast://host:7400`, `holdfasts://` for the same over TLS, `etcd://h1:2379,h2:2379,h3:2379[/prefix]`, or `etcds://` for
  * etcd over TLS.
  */
 import { HoldfastError } from '../base/errors.ts';
@@ -18,8 +18,8 @@ export interface OpenOptions extends CallTimes {
   /** An etcd user; without one etcd is asked as nobody. */
   user?: string | undefined;
   password?: string | undefined;
-  /** For `etcds://` only. */
-  tls?: TlsFiles | undefined;
+  /** For `etcds://` and `holdfasts://` only. */
+  tls?: TlsFiles | (() => TlsFiles) | undefined;
   /** How often a watch reads without being told to. Default 5 s. */
   pollMs?: number | undefined;
 }
@@ -29,7 +29,7 @@ export interface OpenOptions extends CallTimes {
  * @throws HoldfastError INVALID_ARGUMENT
  */
 export function openCoordinator(url: string, options: OpenOptions = {}): Coordinator {
-  const match = /^(holdfast|etcds?):\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
+  const match = /^(holdfasts?|etcds?):\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
   // Nothing of the address is repeated: somebody may have put a password there.
   if (match === null) throw refused('it is not the address of a coordinator');
   const [, scheme, hosts, path = ''] = match;
@@ -37,11 +37,15 @@ export function openCoordinator(url: string, options: OpenOptions = {}): Coordin
     throw refused('a user or password in the address, where every user of the machine can read it', 'give them apart');
   }
   const { user, password, tls } = options;
-  const port = scheme === 'holdfast' ? COORDINATOR_PORT : ETCD_PORT;
-  const endpoints = hosts!.split(',').map((text) => endpointOf(text, port, scheme === 'etcds' ? (tls ?? {}) : null));
-  if (tls !== undefined && scheme !== 'etcds') throw refused('TLS is for etcds:// only', 'write etcds://');
-  if ((tls?.cert === undefined) !== (tls?.key === undefined)) throw refused('a certificate and its key go together');
-  if (scheme === 'holdfast') {
+  const embedded = scheme === 'holdfast' || scheme === 'holdfasts';
+  const secure = scheme!.endsWith('s');
+  const port = embedded ? COORDINATOR_PORT : ETCD_PORT;
+  const endpoints = hosts!.split(',').map((text) => endpointOf(text, port, secure ? (tls ?? {}) : null));
+  if (tls !== undefined && !secure) throw refused('TLS is for etcds:// only, or holdfasts://', 'write etcds://');
+  const files = typeof tls === 'function' ? tls() : tls;
+  if ((files?.cert === undefined) !== (files?.key === undefined))
+    throw refused('a certificate and its key go together');
+  if (embedded) {
     if (endpoints.length > 1 || path !== '') throw refused('an embedded coordinator has one host, and no path');
     if (user !== undefined || password !== undefined) throw refused('an embedded coordinator knows no users');
     return new EmbeddedClient(endpoints[0]!, options);
@@ -55,7 +59,7 @@ export function openCoordinator(url: string, options: OpenOptions = {}): Coordin
   return new EtcdClient({ ...options, endpoints, prefix, login });
 }
 
-function endpointOf(text: string, defaultPort: number, tls: TlsFiles | null): Endpoint {
+function endpointOf(text: string, defaultPort: number, tls: Endpoint['tls']): Endpoint {
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]@]+))(?::(\d{1,5}))?$/.exec(text);
   const port = match?.[3] === undefined ? defaultPort : Number(match[3]);
   if (match === null || port < 1 || port > 65_535) throw refused(`"${text}" is no host with a port`);
@@ -66,6 +70,6 @@ function refused(detail: string, remedy = ''): HoldfastError {
   return new HoldfastError('INVALID_ARGUMENT', {
     operation: 'open the coordinator',
     detail,
-    remedy: remedy || 'write holdfast://host:7400 or etcd://host:2379,host:2379[/prefix]',
+    remedy: remedy || 'write holdfast://host:7400 (holdfasts:// under TLS) or etcd://host:2379,host:2379[/prefix]',
   });
 }

@@ -8,6 +8,7 @@
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { parseServer } from '../client/address.ts';
 import { Connection } from '../client/connection.ts';
+import type { CredentialOptions } from '../client/credentials.ts';
 import { kvCall } from '../client/kv-call.ts';
 import { settingsOf } from '../client/options.ts';
 import { Outages } from '../client/outages.ts';
@@ -30,22 +31,32 @@ import type { Forwarded } from '../node/node-kv.ts';
 const RETRY_MS = 20_000;
 const MAX_QUEUED = 100_000;
 
+export interface ForwarderCredentials extends CredentialOptions {
+  /** The nodes' ports for clients have TLS. */
+  secure: boolean;
+}
+
 export class KvForwarder implements Forwarded {
   /** Where a node is that knows the volume, `host:port`. */
   private readonly server: () => string;
   private readonly volume: () => string;
+  private readonly credentials: ForwarderCredentials | null;
   private opened: Promise<Connection> | null = null;
   private connection: Connection | null = null;
   private scout: Scout | null = null;
   private closed = false;
 
-  constructor(server: () => string, volume: () => string) {
+  /** @param credentials of the node; null: its ports have no TLS, and no tokens are wanted */
+  constructor(server: () => string, volume: () => string, credentials: ForwarderCredentials | null = null) {
+    this.credentials = credentials;
     this.server = server;
     this.volume = volume;
   }
 
   private async open(): Promise<Connection> {
-    const settings = settingsOf({ retryMs: RETRY_MS, maxQueued: MAX_QUEUED, clientName: 'kv port' });
+    const { secure, ...own } = this.credentials ?? { secure: false };
+    const base = { retryMs: RETRY_MS, maxQueued: MAX_QUEUED, clientName: 'kv port' };
+    const settings = settingsOf({ ...base, ...own }, secure);
     const servers = new Servers([parseServer(this.server())!]);
     const volume = this.volume();
     const scout = new Scout(servers, volume, settings);

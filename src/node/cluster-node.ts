@@ -29,6 +29,7 @@ import { type NodeFolder, openNodeFolder } from './node-folder.ts';
 import { type Forwarded, NodeKv } from './node-kv.ts';
 import { RespServer } from './resp-server.ts';
 import { type PeerLimits, PeerNetwork } from './peer-server.ts';
+import type { PortTls } from './port-tls.ts';
 import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server } from './server.ts';
@@ -55,6 +56,9 @@ export interface ClusterNodeOptions {
   peerListen: string;
   nbd?: string | undefined;
   nbdTls?: NbdTls | null | undefined;
+  /** Of the ports for clients and for nodes. */
+  tls?: PortTls | null | undefined;
+  clientCert?: 'require' | 'allow' | undefined;
   /** A port for clients of Redis. */
   kv?: KvPortOptions | undefined;
   /** Host to tell others instead of the one that is listened on. */
@@ -148,6 +152,8 @@ export class ClusterNode implements Host {
     this.server = new Server({
       arena: this.pool.arena,
       log: options.log,
+      tls: options.tls,
+      clientCert: options.clientCert,
       admin: (request) => admin.perform(request),
       missing: (name) => this.missing(name),
       nodeName: options.name,
@@ -167,6 +173,8 @@ export class ClusterNode implements Host {
       bootId,
       log,
       faults,
+      tls: options.tls,
+      verdicts: options.log,
       ...(options.peerLimits && { limits: options.peerLimits }),
     });
   }

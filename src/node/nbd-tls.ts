@@ -5,12 +5,11 @@
  * no key is ever printed; TLS 1.2 is the least; where a CA is given, nobody without a certificate that it signed gets
  * through, but for those who know a pre-shared key.
  */
-import { X509Certificate } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
-import { type TLSSocket, type TlsOptions, createSecureContext, createServer } from 'node:tls';
-import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { type TLSSocket, type TlsOptions, createServer } from 'node:tls';
+import { HoldfastError } from '../base/errors.ts';
 import type { TlsPolicy } from '../nbd/negotiation.ts';
+import { TlsFiles } from './tls-files.ts';
 
 /** Paths are of files in PEM, but for `pskFile`: lines `username:hexkey`, as psktool(1) makes them. */
 export interface NbdTlsOptions {
@@ -71,8 +70,10 @@ export class NbdTls {
   }
 }
 
-function refused(detail: string, remedy: string, cause?: unknown): HoldfastError {
-  return new HoldfastError('INVALID_ARGUMENT', { operation: 'set up TLS for NBD', detail, remedy, cause });
+const FILES = new TlsFiles('set up TLS for NBD');
+
+function refused(detail: string, remedy: string): HoldfastError {
+  return FILES.refused(detail, remedy);
 }
 
 /**
@@ -124,48 +125,12 @@ export async function loadNbdTls(options: NbdTlsOptions): Promise<NbdTls | null>
 }
 
 async function loadCertificates(certFile: string, keyFile: string, caFile?: string): Promise<TlsOptions> {
-  const cert = await readText(certFile);
-  certificatesIn(certFile, cert);
-  const key = await readText(keyFile);
-  try {
-    createSecureContext({ key });
-  } catch (error) {
-    throw refused(
-      `${keyFile} holds no private key that can be read`,
-      'give a private key in PEM, not encrypted by a passphrase',
-      error,
-    );
-  }
-  try {
-    createSecureContext({ cert, key });
-  } catch (error) {
-    throw refused(
-      `${certFile} and ${keyFile} do not go together: ${brief(error)}`,
-      'give the key for which the certificate was made; the certificate of the server comes first in its file',
-      error,
-    );
-  }
-  if (caFile === undefined) return { cert, key };
-  const ca = certificatesIn(caFile, await readText(caFile));
-  return { cert, key, ca, requestCert: true, rejectUnauthorized: true };
-}
-
-/** Each certificate of a file by itself: of a bundle in one piece Node takes what it understands and says nothing. */
-function certificatesIn(file: string, text: string): string[] {
-  const blocks = [...text.matchAll(/-----BEGIN [A-Z0-9 ]+-----[^-]*(?:-----END [A-Z0-9 ]+-----)?/g)];
-  if (blocks.length === 0) throw refused(`${file} holds no certificate`, 'give a file in PEM');
-  return blocks.map((block) => {
-    try {
-      return new X509Certificate(block[0]).toString();
-    } catch (error) {
-      const line = text.slice(0, block.index).split('\n').length;
-      throw refused(`${file}, line ${line}: no certificate: ${brief(error)}`, 'give certificates in PEM only', error);
-    }
-  });
+  const { cert, key, ca } = await FILES.load({ certFile, keyFile, caFile });
+  return ca === null ? { cert, key } : { cert, key, ca, requestCert: true, rejectUnauthorized: true };
 }
 
 async function loadPsk(file: string): Promise<TlsOptions> {
-  const keys = parsePsk(file, await readText(file));
+  const keys = parsePsk(file, await FILES.text(file));
   return { pskCallback: (_socket, username) => keys.get(username) ?? null };
 }
 
@@ -198,25 +163,4 @@ export function parsePsk(file: string, text: string): Map<string, Buffer> {
 
 function nameOfHex(digits: string): string | null {
   return /^(?:[0-9a-f]{2})+$/i.test(digits) ? Buffer.from(digits, 'hex').toString() : null;
-}
-
-async function readText(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'EISDIR') {
-      const what = code === 'ENOENT' ? 'there is no such file' : 'it is a folder';
-      throw refused(`${file}: ${what}`, 'give the path of a file', error);
-    }
-    throw asHoldfastError(error, {
-      operation: 'set up TLS for NBD',
-      remedy: 'let the user that runs this program read the file',
-    });
-  }
-}
-
-/** OpenSSL's words; they hold no secrets. */
-function brief(error: unknown): string {
-  return (error as { reason?: string }).reason ?? (error as Error).message;
 }

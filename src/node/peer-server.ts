@@ -7,14 +7,17 @@
  * outcome, `connected` or `closed(node, null)`, never within the call; of the streams that one node opens for a volume
  * the newest counts.
  */
-import { type Server as NetServer, type Socket, connect, createServer } from 'node:net';
+import { type Server as NetServer, type Socket, createServer } from 'node:net';
 import { randomBytes } from 'node:crypto';
-import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { HoldfastError } from '../base/errors.ts';
 import { MAX_PEER_VERSION, MIN_PEER_VERSION, type PeerHello, refusalOf } from '../protocol/peer-hello.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { Faults } from './faults.ts';
-import { listenOn, parseAddress } from './listen.ts';
+import { listenOn } from './listen.ts';
 import { PeerStream } from './peer-link.ts';
+import { dialFailure, dialPeer, impostor, peerFront } from './peer-tls.ts';
+import type { PortTls } from './port-tls.ts';
+import type { Log } from './server.ts';
 
 export interface PeerLimits {
   /** Connecting and HELLO of both ends have to come within it. */
@@ -41,6 +44,10 @@ export interface PeerNetworkOptions {
   log?: (message: string, fields: object) => void;
   /** Cuts nodes off when told to. */
   faults?: Faults | null;
+  /** With it every stream is under mutual TLS. */
+  tls?: PortTls | null | undefined;
+  /** Of handshakes. */
+  verdicts?: Log | undefined;
 }
 
 /** The replica of a volume, as the network sees it. A Replica has the last three. */
@@ -86,6 +93,9 @@ export class PeerNetwork {
   private readonly log: (message: string, fields: object) => void;
   private readonly faults: Faults | null;
   private readonly net: NetServer;
+  private readonly tls: PortTls | null;
+  /** Ends connections that are not let in yet. */
+  private readonly endPending: () => void;
   private readonly volumes: Map<string, Joined> = new Map();
   /** Accepted, before HELLO, oldest first. */
   private readonly unknown: Map<PeerStream, NodeJS.Timeout> = new Map();
@@ -101,8 +111,12 @@ export class PeerNetwork {
     this.limits = { ...DEFAULT_PEER_LIMITS, ...options.limits };
     this.log = options.log ?? (() => {});
     this.faults = options.faults ?? null;
-    this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
-    const { stallMs } = this.limits;
+    this.tls = options.tls ?? null;
+    const accept = (socket: Socket): void => this.accept(socket);
+    const { stallMs, handshakeMs } = this.limits;
+    const front = this.tls && peerFront(this.tls, handshakeMs, accept, options.verdicts ?? (() => {}));
+    this.net = front?.net ?? createServer({ pauseOnConnect: true }, accept);
+    this.endPending = () => front?.end();
     this.looking = setInterval(() => {
       for (const stream of this.all) stream.look(LOOKS, stallMs);
     }, stallMs / LOOKS).unref();
@@ -151,6 +165,7 @@ export class PeerNetwork {
     clearInterval(this.looking);
     for (const { attempts } of this.volumes.values()) for (const { cancel } of attempts.values()) cancel();
     const closed = new Promise<void>((resolve) => this.net.close(() => resolve()));
+    this.endPending();
     await Promise.all([...this.all].map((stream) => stream.finish()));
     await closed;
   }
@@ -225,7 +240,7 @@ export class PeerNetwork {
             detail: `${this.node} has no replica of ${hello.volume} (${hello.volumeId})`,
             remedy: 'see that the volume is served there',
           })
-        : refusalOf({ ...this.own(meant), to: null, streamId: null }, hello);
+        : (impostor(stream.socket, hello.from) ?? refusalOf({ ...this.own(meant), to: null, streamId: null }, hello));
     if (refusal !== null || joined === undefined) {
       this.log('a replica is refused', { address: stream.address, from: hello.from, reason: refusal?.message });
       if (refusal !== null) stream.fail(refusal);
@@ -272,12 +287,12 @@ export class PeerNetwork {
     if (under !== undefined && under.address === address) return;
     under?.cancel();
     let stream: PeerStream | null = null;
-    let socket: Socket | null = null;
+    let dialling: ReturnType<typeof dialPeer> | null = null;
     const attempt: Attempt = {
       address: address ?? '',
       cancel: () => {
         clearTimeout(late);
-        if (stream === null) socket?.destroy();
+        if (stream === null) dialling?.socket.destroy();
         else stream.close();
       },
     };
@@ -293,7 +308,7 @@ export class PeerNetwork {
     };
     const late = setTimeout(() => {
       const reason = this.noHello(address ?? node);
-      if (stream === null) socket?.destroy(reason);
+      if (stream === null) dialling?.socket.destroy(reason);
       else stream.fail(reason);
       failed(reason);
     }, this.limits.handshakeMs);
@@ -303,14 +318,14 @@ export class PeerNetwork {
         throw new HoldfastError('UNREACHABLE', { operation: 'connect', peer: node, detail: 'no address' });
       // As if no packet came through: it hangs until it is late.
       if (this.faults?.isCut(node, 'out') === true || this.faults?.isCut(node, 'in') === true) return;
-      socket = connect(parseAddress(address));
+      dialling = dialPeer(this.tls, node, address);
     } catch (error) {
-      return queueMicrotask(() => failed(asHoldfastError(error)));
+      return queueMicrotask(() => failed(dialFailure(error, node)));
     }
-    const dialled = socket;
-    const broken = (error: Error): void => failed(asHoldfastError(error, { operation: 'connect', peer: node }));
+    const { socket: dialled, ready } = dialling;
+    const broken = (error: Error): void => failed(dialFailure(error, node));
     dialled.once('error', broken);
-    dialled.once('connect', () => {
+    dialled.once(ready, () => {
       stream = this.dialled(joined, node, dialled, settle, failed);
     });
   }

@@ -8,12 +8,15 @@ import { type Server as NetServer, type Socket, createServer } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { Access } from '../protocol/handshake.ts';
+import { encodeGoodbye } from '../protocol/replies.ts';
 import type { VolumeLocation } from '../protocol/location.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionHost, ConnectionLimits } from './connection-host.ts';
 import { listenOn } from './listen.ts';
+import type { PortTls } from './port-tls.ts';
+import { TlsFront } from './tls-front.ts';
 import { PACKAGE_VERSION } from './version.ts';
 
 export const DEFAULT_LIMITS: ConnectionLimits = {
@@ -44,6 +47,10 @@ export interface ServerOptions {
   admin?: ConnectionHost['admin'];
   /** Why a volume that is not served is not; null: it is not known either. */
   missing?: (name: string) => HoldfastError | null;
+  /** Without it the port is a plain one. */
+  tls?: PortTls | null | undefined;
+  /** With TLS: a client may leave its certificate away. */
+  clientCert?: 'require' | 'allow' | undefined;
   /** Gets the socket of each connection; for faults. */
   hold?: ((socket: Socket) => void) | undefined;
 }
@@ -60,6 +67,7 @@ export class Server implements ConnectionHost {
   private readonly locator: (name: string) => VolumeLocation | null;
   private readonly logger: Log;
   private readonly net: NetServer;
+  private readonly front: TlsFront | null;
   private readonly connections: Set<Connection> = new Set();
   private readonly served: Map<string, ServedVolume> = new Map();
   private readonly readable: Map<string, ServedVolume> = new Map();
@@ -76,11 +84,25 @@ export class Server implements ConnectionHost {
     this.admin = options.admin;
     this.hold = options.hold;
     this.missing = options.missing ?? (() => null);
-    this.net = createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
+    this.front = this.frontOf(options);
+    this.net = this.front?.net ?? createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
       const now = performance.now();
       for (const connection of this.connections) connection.checkDeadlines(now);
     }, SWEEP_MS).unref();
+  }
+
+  private frontOf({ tls, clientCert }: ServerOptions): TlsFront | null {
+    if (tls === null || tls === undefined) return null;
+    return new TlsFront({
+      tls,
+      port: 'clients',
+      wants: clientCert === 'allow' ? 'any' : 'certificate',
+      handshakeMs: this.limits.handshakeMs,
+      lastWord: encodeGoodbye,
+      accept: (socket) => this.accept(socket),
+      log: this.logger,
+    });
   }
 
   add(volume: ServedVolume): void {
@@ -173,6 +195,7 @@ export class Server implements ConnectionHost {
     if (this.closing) return;
     this.closing = true;
     clearInterval(this.sweep);
+    this.front?.end();
     const closed = new Promise<void>((resolve) => this.net.close(() => resolve()));
     const endAt = performance.now() + CLOSE_MS;
     while ([...this.connections].some((c) => !c.idle) && performance.now() < endAt) {
@@ -188,6 +211,7 @@ export class Server implements ConnectionHost {
   destroy(): void {
     clearInterval(this.sweep);
     this.net.close();
+    this.front?.end();
     for (const connection of this.connections) connection.destroy();
   }
 }

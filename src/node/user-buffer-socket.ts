@@ -27,7 +27,9 @@ interface Inside {
 export function readIntoUserBuffer(accepted: Socket, take: (socket: Socket, chunk: Uint8Array) => boolean): Socket {
   const inside = accepted as unknown as Inside;
   const handle = inside._handle;
-  const possible = handle !== null && typeof handle?.useUserBuffer === 'function' && '_server' in inside;
+  // Of a socket of TLS the handle gives what is still to be decrypted.
+  const plain = !(accepted as { encrypted?: true }).encrypted;
+  const possible = plain && handle !== null && typeof handle?.useUserBuffer === 'function' && '_server' in inside;
   if (!possible || process.env['HOLDFAST_USER_BUFFER'] === 'off') {
     readThroughEvents(accepted, (chunk) => take(accepted, chunk));
     return accepted;

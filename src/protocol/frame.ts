@@ -211,7 +211,7 @@ export class FrameDecoder {
 
   /** Checks and takes over a header. @returns false if it is malformed */
   private parse(bytes: Uint8Array, at: number): boolean {
-    if (get16(bytes, at + AT_MAGIC) !== MAGIC) return this.fail('BAD_FRAME', 'this is not the Holdfast protocol');
+    if (get16(bytes, at + AT_MAGIC) !== MAGIC) return this.fail('BAD_FRAME', strange(bytes, at));
     const version = bytes[at + AT_VERSION]!;
     if (version !== HEADER_VERSION) {
       return this.fail('WRONG_VERSION', `frames of version ${version}, this side speaks ${HEADER_VERSION}`);
@@ -272,6 +272,12 @@ export class FrameDecoder {
     this.sink.onMalformed(new HoldfastError(code, { operation: 'decode frame', detail }));
     return false;
   }
+}
+
+/** The first bytes of TLS: a record of type 22, version 3.x. */
+function strange(bytes: Uint8Array, at: number): string {
+  const tls = bytes[at] === 0x16 && bytes[at + 1] === 3;
+  return tls ? 'a TLS handshake on a port without TLS' : 'this is not the Holdfast protocol';
 }
 
 function put16(into: Uint8Array, at: number, value: number): void {

@@ -111,7 +111,8 @@ export function refusalOf(own: Expected, hello: PeerHello): HoldfastError | null
 
 /** Status and reason, cut to its limit. Codes that do not travel become IO_ERROR. */
 export function encodePeerGoodbye(error: HoldfastError): Uint8Array {
-  const status = error.status < 40 ? error.status : ERRORS.IO_ERROR.status;
+  const travels = error.status < 40 || error.code === 'ACCESS';
+  const status = travels ? error.status : ERRORS.IO_ERROR.status;
   const { detail, remedy } = error.details;
   const text = remedy === undefined ? (detail ?? '') : `${detail ?? ''}. To remedy: ${remedy}`;
   return new ByteWriter(4 + MAX_REASON_BYTES).u16(status).string(text, MAX_REASON_BYTES).finish();

@@ -159,6 +159,7 @@ checks('addresses of coordinators', async () => {
   for (const [url, options] of [
     ['holdfast://h', {}],
     ['holdfast://[::1]:7400', {}],
+    ['holdfasts://h', { tls }],
     ['etcd://h1:2379,h2,h3:1/a/b', { user: 'u', password: 'p' }],
     ['etcds://h', { tls }],
     ['etcd://h/', {}],

@@ -192,10 +192,10 @@ async function main(): Promise<void> {
       client.watch(first.volumeId, (register) => told.push(register));
       await until(() => told.at(-1)?.version === 2, 'the register');
       const strangers: Array<[Coordinator, RegExp]> = [
-        [openCoordinator(cluster.url, { tls: { cert, key }, deadlineMs: 300 }), /UNREACHABLE.*certificate/],
+        [openCoordinator(cluster.url, { tls: { cert, key }, deadlineMs: 300 }), /ACCESS.*certificate/],
         [
           openCoordinator(cluster.url, { tls: { ca: caText }, deadlineMs: 300 }),
-          /DEADLINE.*(?:certificate|alert|hang up)/,
+          /^(?:ACCESS|DEADLINE).*(?:certificate|alert|hang up)/,
         ],
         [
           openCoordinator(cluster.url.replace('etcds', 'etcd'), { deadlineMs: 300 }),

@@ -24,6 +24,8 @@ export interface TestClusterOptions {
   hosts?: Hosts | undefined;
   /** For every node and every command, such as the user of etcd. */
   env?: NodeJS.ProcessEnv | undefined;
+  /** Of the coordinator, and of each node by its name. */
+  tls?: ((name: string) => string[]) | undefined;
   /** Arguments of every node. */
   args?: string[] | undefined;
   /** Done with the etcd before there is a node. */
@@ -53,8 +55,10 @@ export class TestCluster {
   private printed = '';
 
   private readonly hosts: Hosts | null;
+  private readonly tls: ((name: string) => string[]) | null;
 
-  private constructor({ env, hosts }: TestClusterOptions) {
+  private constructor({ env, hosts, tls }: TestClusterOptions) {
+    this.tls = tls ?? null;
     this.env = { ...env };
     this.hosts = hosts ?? null;
   }
@@ -67,9 +71,9 @@ export class TestCluster {
       await cluster.etcd.ready();
       await options.prepare?.(cluster.etcd);
     } else {
-      const { hosts } = options;
+      const { hosts, tls } = options;
       const listen = hosts && `${hosts.address('coordinator')}:7400`;
-      cluster.coordinator = await CoordinatorProcess.start(dir, listen, hosts?.on('coordinator'));
+      cluster.coordinator = await CoordinatorProcess.start(dir, listen, hosts?.on('coordinator'), tls?.('coordinator'));
     }
     for (const name of names) await cluster.add(name, ...(options.args ?? []));
     return cluster;
@@ -89,6 +93,7 @@ export class TestCluster {
     const args = ['node', '--name', name, '--dir', dir, '--coordinator', this.coordinatorUrl];
     args.push('--listen', address, '--peer-listen', `${host}:${peer}`, '--nbd', `${host}:0`, ...more);
     if (hosts !== null) args.push('--insecure');
+    args.push(...(this.tls?.(name) ?? []));
     this.nodes.set(name, { name, dir, args, address, env: {}, running: null });
     await this.restart(name);
   }
@@ -195,7 +200,8 @@ export class TestCluster {
 
   /** Of all nodes, for clients. */
   url(volume: string): string {
-    return `holdfast://${[...this.nodes.values()].map(({ address }) => address).join(',')}/${volume}`;
+    const scheme = this.tls === null ? 'holdfast' : 'holdfasts';
+    return `${scheme}://${[...this.nodes.values()].map(({ address }) => address).join(',')}/${volume}`;
   }
 
   /** Stops all nodes in good order. @returns their exit codes by name */

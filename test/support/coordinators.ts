@@ -16,8 +16,15 @@ export class CoordinatorProcess {
   readonly exited: Promise<Ended>;
   readonly address: string;
   readonly volumes: number;
+  private readonly secure: boolean;
 
-  private constructor(child: ChildProcess, exited: Promise<Ended>, info: { listen: string; volumes: number }) {
+  private constructor(
+    child: ChildProcess,
+    exited: Promise<Ended>,
+    info: { listen: string; volumes: number },
+    secure: boolean,
+  ) {
+    this.secure = secure;
     this.child = child;
     this.exited = exited;
     this.address = info.listen;
@@ -25,17 +32,22 @@ export class CoordinatorProcess {
   }
 
   get url(): string {
-    return `holdfast://${this.address}`;
+    return `${this.secure ? 'holdfasts' : 'holdfast'}://${this.address}`;
   }
 
   /** @throws an error with everything it printed when it does not get to listening */
-  static async start(dir: string, listen?: string, on: readonly string[] = []): Promise<CoordinatorProcess> {
+  static async start(
+    dir: string,
+    listen?: string,
+    on: readonly string[] = [],
+    more: readonly string[] = [],
+  ): Promise<CoordinatorProcess> {
     const own = listen ?? `127.0.0.1:${(await freePorts(1))[0]}`;
-    const args = ['coordinator', '--dir', dir, '--listen', own];
+    const args = ['coordinator', '--dir', dir, '--listen', own, ...more];
     // A host of its own is beyond loopback.
     if (on.length > 0) args.push('--insecure');
     const { child, exited, info } = await launch<{ listen: string; volumes: number }>(args, {}, on);
-    return new CoordinatorProcess(child, exited, info);
+    return new CoordinatorProcess(child, exited, info, more.includes('--tls-cert'));
   }
 
   /** This process may end while the coordinator runs; it is killed then. */

@@ -22,12 +22,20 @@ export class TestCa {
     openssl([...request(join(folder, 'ca-key.pem'), this.certFile, 'holdfast test CA'), '-x509', '-days', '2', ...ca]);
   }
 
-  /** @returns the paths of a certificate for localhost and its key */
-  issue(name: string, into: string = this.folder, days = 2): { certFile: string; keyFile: string } {
+  /**
+   * @param more of its subjectAltName, such as the URI of a node
+   * @returns the paths of a certificate for localhost and its key
+   */
+  issue(
+    name: string,
+    into: string = this.folder,
+    days = 2,
+    more: string[] = [],
+  ): { certFile: string; keyFile: string } {
     const [certFile, keyFile] = [join(into, `${name}-cert.pem`), join(into, `${name}-key.pem`)];
     const [requestFile, extensions] = [join(this.folder, `${name}.csr`), join(this.folder, `${name}.ext`)];
     openssl(request(keyFile, requestFile, name));
-    writeFileSync(extensions, 'subjectAltName=DNS:localhost,IP:127.0.0.1\n');
+    writeFileSync(extensions, `subjectAltName=${['DNS:localhost', 'IP:127.0.0.1', ...more].join(',')}\n`);
     const sign = ['-CA', this.certFile, '-CAkey', join(this.folder, 'ca-key.pem'), '-CAcreateserial'];
     openssl([
       'x509',
