@@ -9,6 +9,7 @@ import { type OpenVolume, createVolume, openVolume } from '../storage/volume-fol
 import { addClusterVolumeCommands, clusterInfo } from './cluster-volume-command.ts';
 import { createReplicated } from './cluster-volume-create.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
+import { addBackupCommands } from './backup-command.ts';
 import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
 import { addVerifyCommand } from './verify-command.ts';
@@ -323,4 +324,5 @@ export function addVolumeCommand(
   addClusterVolumeCommands(volume, run);
   addVerifyCommand(volume, run);
   addMarkCommand(volume, run);
+  addBackupCommands(volume, run);
 }
