@@ -17,6 +17,7 @@ import type { ClusterNode } from './cluster-node.ts';
 import { type HostedVolume, toHex } from './hosted-volume.ts';
 import { acceptRegister, awaitRegister } from './recover.ts';
 import { PACKAGE_VERSION } from './version.ts';
+import { WriteHolds } from './write-holds.ts';
 
 const MAX_CREATIONS = 4;
 /** Replicas in one answer: it is to fit into a control message. */
@@ -36,6 +37,7 @@ export class Admin {
   private readonly creations: Map<string, Creation> = new Map();
   /** Volumes that are being deleted, handed over, adopted: one such thing at a time for each. */
   private readonly busy: Set<string> = new Set();
+  private readonly holds = new WriteHolds();
 
   constructor(node: ClusterNode) {
     this.node = node;
@@ -68,6 +70,9 @@ export class Admin {
         return this.verify(fields);
       case 'fault':
         return this.fault(fields);
+      case 'hold-writes':
+      case 'let-writes':
+        return this.holds.perform(op, fields, this.hosted(idField(fields, 'volumeId')));
       default:
         throw new HoldfastError('UNSUPPORTED', { operation: 'ADMIN', detail: `the op "${op}" is not known` });
     }

@@ -15,6 +15,7 @@ import { NbdServer } from './nbd-server.ts';
 import type { NbdTls } from './nbd-tls.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { type Log, Server, type ServerOptions } from './server.ts';
+import { loneAdmin } from './write-holds.ts';
 
 /** Owed zeros are written in the background, a run at a time, so often. */
 const ZERO_EVERY_MS = 20;
@@ -88,7 +89,9 @@ export class SingleNode {
       await o.prepare?.(pool);
       open = await openVolume(o.dir, pool, { durable: o.durable, ...(o.progress && { progress: o.progress }) });
       const opened = open;
-      const serving = (server = new Server({ ...o, arena: pool.arena }));
+      let holdable: PrimaryVolume | null = null;
+      const admin = loneAdmin(() => ({ name: opened.store.name, volume: holdable, kv: null }));
+      const serving = (server = new Server({ ...o, arena: pool.arena, admin }));
       const devices: NbdDevice[] = [];
       const { limits } = serving;
       const log: Log = (level, message, fields) => serving.log(level, message, fields);
@@ -111,6 +114,7 @@ export class SingleNode {
           void marked.finally(() => fatal(error));
         },
       });
+      holdable = volume;
       server.add(volume);
       devices.push(new ServedNbdDevice(volume, pool.arena));
       const address = await server.listen(o.listen);

@@ -49,7 +49,7 @@ export class PrimaryVolume implements ServedVolume {
   private readonly lock: RangeLock<LogRecord>;
   private readonly fence: SessionFence;
   private awaiting: Awaiting[] = [];
-  private readonly roomQueue = new RoomQueue();
+  readonly roomQueue: RoomQueue = new RoomQueue();
   private readonly flushes: Flushes;
   private readonly scratch: Scratch;
   /** Of clients, so far: reads and changes. */
@@ -311,7 +311,8 @@ export class PrimaryVolume implements ServedVolume {
         this.giveBack(mutation.slot, mutation.token, () => mutation.done(refusal));
         return true;
       }
-      if (!this.store.hasRoom(payloadBlocks) || this.lockIsFull(mutation.count)) return false;
+      const { isHeld } = this.roomQueue;
+      if (isHeld || !this.store.hasRoom(payloadBlocks) || this.lockIsFull(mutation.count)) return false;
       run();
       return true;
     });

@@ -5,6 +5,21 @@ export type Attempt = () => boolean;
 
 export class RoomQueue {
   private waiting: Attempt[] = [];
+  /** Attempts that need room have none as long as this is set: for a backup's last pass. They look at it themselves. */
+  private heldBack = false;
+
+  get isHeld(): boolean {
+    return this.heldBack;
+  }
+
+  hold(): void {
+    this.heldBack = true;
+  }
+
+  release(): void {
+    this.heldBack = false;
+    this.again();
+  }
 
   get isEmpty(): boolean {
     return this.waiting.length === 0;
