@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, formatBytes } from '../base/units.ts';
 import { type Volume, connect } from '../client/index.ts';
+import { MAX_HOLD_MS } from '../node/write-holds.ts';
 import { checkChain, formatPosition } from './backup-chain.ts';
 import { BackupInput } from './backup-input.ts';
 import { type Verified, badFile, readBackup, verifyBackup } from './backup-reader.ts';
@@ -15,6 +16,7 @@ import { type Exported, type Pause, VolumeExport } from './export-volume.ts';
 import { ReadBack, VolumeWriter, isEmpty, writeFile, zeroAll } from './import-volume.ts';
 import { Progress, printFields, printJson } from './output.ts';
 import { PauseHook } from './pause-hook.ts';
+import { WriteHold } from './write-hold.ts';
 
 type Run = (work: () => Promise<void>, json?: boolean) => Promise<void>;
 
@@ -27,6 +29,7 @@ interface ExportFlags {
   mark?: string;
   passes: string;
   fuzzy?: boolean;
+  hold?: string;
   pauseHook?: string;
   resumeHook?: string;
   json?: boolean;
@@ -74,14 +77,20 @@ function passesOf(text: string): number {
   throw wrong('export', `--passes ${text} is not a number from 1 to ${MAX_PASSES}`);
 }
 
-function pauseOf(flags: ExportFlags): Pause | null {
+function pauseOf(url: string, flags: ExportFlags): Pause | null {
+  if (flags.hold !== undefined && flags.pauseHook !== undefined) throw wrong('export', '--hold and --pause-hook');
+  if (flags.hold !== undefined) {
+    const ms = Number(flags.hold);
+    if (/^\d+$/.test(flags.hold) && ms >= 1 && ms <= MAX_HOLD_MS) return new WriteHold(url, ms);
+    throw wrong('export', `--hold ${flags.hold} is not a number of milliseconds from 1 to ${MAX_HOLD_MS}`);
+  }
   if (flags.pauseHook !== undefined) return new PauseHook(flags.pauseHook, flags.resumeHook ?? null);
   if (flags.resumeHook !== undefined) throw wrong('export', '--resume-hook without --pause-hook');
   return null;
 }
 
 async function exportTo(url: string, file: string, flags: ExportFlags): Promise<void> {
-  const [passes, pause] = [passesOf(flags.passes), pauseOf(flags)];
+  const [passes, pause] = [passesOf(flags.passes), pauseOf(url, flags)];
   const startedMs = performance.now();
   let outages = 0;
   let progress: Progress | null = null;
@@ -423,6 +432,7 @@ export function addBackupCommands(volume: Command, run: Run): void {
     .option('--since <mark>', 'only what changed since that mark was set: an incremental backup')
     .option('--mark <name>', 'set that mark when the copy begins, for the next incremental backup')
     .option('--passes <n>', 'copy again what was written meanwhile, up to so often, before writers are paused', '5')
+    .option('--hold <ms>', 'when little is left: hold back what clients write, for at most so long')
     .option('--pause-hook <command>', 'run when little is left: stops the writers, e.g. fsfreeze -f /mnt')
     .option('--resume-hook <command>', 'run right after it, whatever happened: lets them go on')
     .option('--fuzzy', 'if it is written to all the time: keep a copy of blocks of different moments, which says so')
