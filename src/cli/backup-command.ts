@@ -59,8 +59,9 @@ async function interruptible<T>(operation: string, work: (signal: AbortSignal) =
   // Every request under way listens.
   setMaxListeners(100, abort.signal);
   const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation }));
-  process.on('SIGINT', interrupt);
-  process.on('SIGTERM', interrupt);
+  // The second one ends the process at once.
+  process.once('SIGINT', interrupt);
+  process.once('SIGTERM', interrupt);
   try {
     return await work(abort.signal);
   } finally {

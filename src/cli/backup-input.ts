@@ -4,7 +4,6 @@
  * Guarantees: what is read the second time is the same open file, whatever its name stands for by then; the temporary
  * file has no name, so it is gone when the process is.
  */
-import { createReadStream } from 'node:fs';
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -42,24 +41,21 @@ export class BackupInput {
   }
 
   /** @param end behind its last byte */
-  read(start = 0, end: number = this.sizeBytes): AsyncIterable<Buffer> {
-    if (end <= start) return nothing();
-    const stream = createReadStream('', {
-      fd: this.handle,
-      start,
-      end: end - 1,
-      autoClose: false,
-      highWaterMark: CHUNK_BYTES,
-    });
-    return stream as AsyncIterable<Buffer>;
+  async *read(start = 0, end: number = this.sizeBytes): AsyncGenerator<Buffer> {
+    for (let at = start; at < end;) {
+      // Each piece is the taker's own.
+      const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, end - at));
+      const { bytesRead } = await this.handle.read(buffer, 0, buffer.length, at);
+      if (bytesRead === 0) return;
+      yield buffer.subarray(0, bytesRead);
+      at += bytesRead;
+    }
   }
 
   async close(): Promise<void> {
     await this.handle.close();
   }
 }
-
-async function* nothing(): AsyncGenerator<Buffer> {}
 
 async function spooled(spoolDir: string): Promise<FileHandle> {
   const dir = await mkdtemp(join(spoolDir, 'holdfast-import-'));

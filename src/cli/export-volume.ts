@@ -10,7 +10,7 @@
  * was asked for, and that one says what it is. The marks that were set for the copying are deleted again.
  */
 import { randomBytes } from 'node:crypto';
-import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { type ErrorCode, HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES, MiB } from '../base/units.ts';
 import type { Volume } from '../client/index.ts';
@@ -24,6 +24,7 @@ const AHEAD = 16;
 const SHORT_BYTES = 64 * MiB;
 /** While writers are told to wait: requests that were under way may still come in. */
 const PAUSED_PASSES = 4;
+const MAYBE_DONE: readonly ErrorCode[] = ['ABORTED', 'OUTCOME_UNKNOWN', 'DEADLINE'];
 /** To delete marks when all else has failed. */
 const CLEAN_UP_MS = 5000;
 
@@ -105,8 +106,12 @@ export class VolumeExport {
     const since = o.since === undefined ? null : await this.markNamed(o.since);
     const startedAt = new Date().toISOString();
     if (o.mark !== undefined) {
-      await volume.mark(o.mark, { signal: o.signal });
       this.marked = true;
+      await this.setMark(o.mark).catch((error: unknown) => {
+        // Refused: if there is one of that name, it is not ours. Else it may be there all the same.
+        this.marked = MAYBE_DONE.includes(asHoldfastError(error).code);
+        throw error;
+      });
     }
     const base = o.mark ?? (await this.setTemporary());
     const header: BackupHeader = {
@@ -269,8 +274,14 @@ export class VolumeExport {
     const name = `${this.temporary}-${this.passes}`;
     if (this.volume.readOnly) return name;
     this.temporaries.add(name);
-    await this.volume.mark(name, { signal: this.o.signal });
+    await this.setMark(name);
     return name;
+  }
+
+  /** An interrupt waits for it: one that was given up might come to be after it was looked for. */
+  private async setMark(name: string): Promise<void> {
+    await this.volume.mark(name);
+    if (this.o.signal.aborted) throw new HoldfastError('ABORTED', { operation: 'export', volume: this.volume.name });
   }
 
   private async deleteTemporary(name: string): Promise<void> {

@@ -96,7 +96,7 @@ export class VolumeWriter {
   }
 }
 
-function differs(volume: Volume, offsetBytes: number, lengthBytes: number): HoldfastError {
+function differs(volume: Pick<Volume, 'name'>, offsetBytes: number, lengthBytes: number): HoldfastError {
   return new HoldfastError('IO_ERROR', {
     operation: 'read back',
     volume: volume.name,
@@ -144,14 +144,17 @@ class Blocks {
   }
 }
 
+/** What reading back needs of a volume. */
+type Readable = Pick<Volume, 'name' | 'sizeBytes' | 'read' | 'extents'>;
+
 /** Reads a volume back and compares, the newest pass first, because it says what a block is in the end. */
 export class ReadBack {
-  private readonly volume: Volume;
+  private readonly volume: Readable;
   private readonly signal: AbortSignal;
   private readonly seen: Blocks;
   private readonly underWay = new UnderWay();
 
-  constructor(volume: Volume, signal: AbortSignal) {
+  constructor(volume: Readable, signal: AbortSignal) {
     this.volume = volume;
     this.signal = signal;
     this.seen = new Blocks(volume.sizeBytes / BLOCK_BYTES);

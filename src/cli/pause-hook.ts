@@ -3,7 +3,7 @@
  * backup mode.
  *
  * Guarantees: the second command runs whatever became of the first; what they print goes to stderr; one that takes too
- * long is ended.
+ * long is ended, and so is the first one by an interrupt.
  */
 import { spawn } from 'node:child_process';
 import { HoldfastError } from '../base/errors.ts';
@@ -11,18 +11,22 @@ import type { Pause } from './export-volume.ts';
 
 const MAX_MS = 60_000;
 
-function run(what: string, command: string): Promise<void> {
+function run(what: string, command: string, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const failed = (detail: string, cause?: unknown): void =>
       reject(new HoldfastError('IO_ERROR', { operation: what, detail: `"${command}" ${detail}`, cause }));
     // Stdout may be the backup.
     const child = spawn('/bin/sh', ['-c', command], { stdio: ['ignore', 2, 2] });
-    const timer = setTimeout(() => child.kill('SIGTERM'), MAX_MS);
+    const end = (): void => void child.kill('SIGTERM');
+    const timer = setTimeout(end, MAX_MS);
+    signal?.addEventListener('abort', end);
     child.once('error', (error) => failed(error.message, error));
-    child.once('exit', (code, signal) => {
+    child.once('exit', (code, by) => {
       clearTimeout(timer);
-      if (code === 0) resolve();
-      else failed(signal === null ? `ended with ${code}` : `was ended by ${signal}`);
+      signal?.removeEventListener('abort', end);
+      if (signal?.aborted) reject(new HoldfastError('ABORTED', { operation: what }));
+      else if (code === 0) resolve();
+      else failed(by === null ? `ended with ${code}` : `was ended by ${by}`);
     });
   });
 }
@@ -36,8 +40,8 @@ export class PauseHook implements Pause {
     this.resumeCommand = resumeCommand;
   }
 
-  begin(): Promise<void> {
-    return run('--pause-hook', this.pauseCommand);
+  begin(signal: AbortSignal): Promise<void> {
+    return run('--pause-hook', this.pauseCommand, signal);
   }
 
   async end(): Promise<void> {

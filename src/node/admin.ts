@@ -240,9 +240,10 @@ export class Admin {
     if (health !== 'good') {
       throw new HoldfastError('DAMAGED', { operation: 'promote', volume: volume.name, detail: healthReason });
     }
-    if (replica.state !== 'in-sync') {
-      await volume.store.update({ replica: { state: 'in-sync', base: lastPosition } });
-    }
+    // A backup may have copied blocks since a mark whose writes are lost by this: they differ, and no mark has them.
+    volume.store.marks.distrust();
+    const known = replica.state === 'in-sync' ? {} : { replica: { state: 'in-sync' as const, base: lastPosition } };
+    await volume.store.update(known);
     return { was: replica.state, epoch, last: `${lastPosition.epoch}.${lastPosition.seq}` };
   }
 
