@@ -6,6 +6,7 @@
  */
 import { BLOCK_BYTES } from '../base/units.ts';
 import { HoldfastError } from '../base/errors.ts';
+import type { VolumeMeter } from '../base/meters.ts';
 import { BackupKv } from '../kv/backup-kv.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../kv/content.ts';
 import type { KvInfo, KvLimits, KvVolume } from '../kv/operations.ts';
@@ -22,6 +23,7 @@ import { RECORD_KINDS, isLocal } from '../storage/record.ts';
 import { AvailableKv } from './available-kv.ts';
 import { type KvClock, VolumeKvLog } from './kv-log.ts';
 import { KvServed } from './kv-served.ts';
+import { MeasuredKv } from './measured-kv.ts';
 
 export const KV_LIMITS: KvLimits = { maxKeyBytes: 4096, maxValueBytes: 196_608, maxTransactionBytes: 229_376 };
 
@@ -47,6 +49,8 @@ export interface KvHost extends KvClock {
   readonly available: boolean;
   readonly store: BlockStore;
   readonly arena: Arena;
+  /** None: nothing is counted. */
+  readonly meter?: VolumeMeter;
   /** Monotonic. */
   nowMs(): number;
   /** Whether the replica follows a primary now. */
@@ -174,6 +178,8 @@ export class HostedKv {
     } else if (!isolated) {
       linearizable = new BackupKv(backupVolume!, content, KV_LIMITS, describe, this.rules);
     }
+    const { meter } = this.host;
+    if (linearizable !== null && meter !== undefined) linearizable = new MeasuredKv(linearizable, meter);
     const kv = !available
       ? linearizable!
       : linearizable === null

@@ -52,6 +52,9 @@ export class NbdServer implements NbdHost {
     else socket.destroy();
   }
 
+  get connectionCount(): number {
+    return this.connections.size;
+  }
   get limits(): NbdHost['limits'] {
     return this.served.limits;
   }

@@ -24,7 +24,7 @@ import type { SessionTable } from './session-table.ts';
 import type { JournalTail, ReplicaInfo, StoreHealth, Superblock, VolumeKind } from './superblock.ts';
 import type { StoreTables } from './tables.ts';
 import { Uncommitted } from './uncommitted.ts';
-import { VerifiedBlocks } from './verified-blocks.ts';
+import { Repairs, VerifiedBlocks } from './verified-blocks.ts';
 
 /** Of the journal, kept free whatever a peer sends. */
 const SPARE_PAGES = 16;
@@ -84,7 +84,8 @@ export class BlockStore implements ReplicatedStore {
   private closed = false;
   private appliedRecords = 0;
   private appliedBytes = 0;
-  private repairedBlocks = 0;
+  /** Blocks that were taken from another replica, because they had rotted here. */
+  readonly repairs: Repairs = new Repairs();
   private readonly verified: VerifiedBlocks;
 
   constructor(parts: OpenedParts) {
@@ -200,15 +201,13 @@ export class BlockStore implements ReplicatedStore {
   /** Since the opening; bytes and blocks in use now. */
   counters(): { [name: string]: number } & { batches: number; journalBytes: number; checkpoints: number } {
     return {
-      batches: this.journal.batchesWritten,
-      journalBytes: this.journal.bytesWritten,
+      ...this.journal.counters(),
       metaBytes: this.meta.bytesWritten,
       checkpoints: this.checkpoints.count,
       appliedRecords: this.appliedRecords,
       appliedBytes: this.appliedBytes,
       corruptBlocks: this.verified.corrupt,
-      repairedBlocks: this.repairedBlocks,
-      journalUsedBytes: this.journal.usedBytes,
+      repairedBlocks: this.repairs.blocks,
       owedBlocks: this.owed.count,
       memoryBytes: this.tables.memoryBytes,
     };
@@ -346,7 +345,7 @@ export class BlockStore implements ReplicatedStore {
     if (counts && !isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
     if (this.observer !== null && !isControl(record.kind)) this.observer.applied(record, counts);
     this.appliedRecords++;
-    if (record.kind === RECORD_KINDS.REPAIR) this.repairedBlocks += record.blockCount;
+    if (record.kind === RECORD_KINDS.REPAIR) this.repairs.note(record);
     const batch = this.batchOf.get(record)!;
     this.batchOf.delete(record);
     batch.unapplied--;

@@ -2,12 +2,14 @@
  * A bitmap of blocks: those that an absent replica lacks, those still owed zeros, those a mark counts. Pure.
  *
  * Guarantees: memory is taken page by page (32 512 blocks) where bits are set; walking it never visits empty pages bit
- * by bit; `count` is exact; every changed page is named by `changed` until it was handed out.
+ * by bit; `count` is exact, also that of each page; every changed page is named by `changed` until it was handed out.
  */
 import { ChangedPages } from './changed-pages.ts';
 import { BITS_PER_PAGE, PAGE_BODY_BYTES } from './layout.ts';
 
 const WORDS = PAGE_BODY_BYTES / 4;
+/** Behind the bits of a page in memory: how many of them are set. */
+const COUNT = WORDS;
 
 /** A run of set bits, in blocks. */
 export interface Run {
@@ -42,12 +44,13 @@ export class DirtyBitmap {
   set(block: number): boolean {
     const number = Math.floor(block / BITS_PER_PAGE);
     let page = this.pages.get(number);
-    if (page === undefined) this.pages.set(number, (page = new Uint32Array(WORDS)));
+    if (page === undefined) this.pages.set(number, (page = new Uint32Array(WORDS + 1)));
     const bit = block % BITS_PER_PAGE;
     const mask = 1 << (bit & 31);
     const word = page[bit >>> 5]!;
     if ((word & mask) !== 0) return false;
     page[bit >>> 5] = word | mask;
+    page[COUNT]!++;
     this.bits++;
     this.changed.touch(number);
     return true;
@@ -63,6 +66,7 @@ export class DirtyBitmap {
     const word = page[bit >>> 5]!;
     if ((word & mask) === 0) return false;
     page[bit >>> 5] = word & ~mask;
+    page[COUNT]!--;
     this.bits--;
     this.changed.touch(number);
     return true;
@@ -70,7 +74,7 @@ export class DirtyBitmap {
 
   clearAll(): void {
     for (const [number, words] of this.pages) {
-      if (words.some((word) => word !== 0)) this.changed.touch(number);
+      if (words[COUNT] !== 0) this.changed.touch(number);
       words.fill(0);
     }
     this.bits = 0;
@@ -116,7 +120,7 @@ export class DirtyBitmap {
       number++, bit = 0
     ) {
       const page = this.pages.get(number);
-      if (page === undefined) continue;
+      if (page === undefined || page[COUNT] === 0) continue;
       for (let w = bit >>> 5, mask = -1 << (bit & 31); w < WORDS; w++, mask = -1) {
         const word = page[w]! & mask;
         if (word !== 0) return number * BITS_PER_PAGE + w * 32 + (31 - Math.clz32(word & -word));
@@ -125,14 +129,50 @@ export class DirtyBitmap {
     return -1;
   }
 
+  private countOfPage(page: number): number {
+    return this.pages.get(page)?.[COUNT] ?? 0;
+  }
+
+  /**
+   * How many bits are set in each of at most `most` equal stretches. The work is bounded: no more than `most` pages are
+   * counted bit by bit, as of a volume of up to 127 GiB for 1024 stretches, and of those only pages that are neither empty
+   * nor full; of a larger one a stretch is some whole pages, whose counts are kept.
+   */
+  cells(most: number): { cellBlocks: number; cells: number[] } {
+    const pages = Math.ceil(this.blocks / BITS_PER_PAGE);
+    if (pages > most) {
+      const perCell = Math.ceil(pages / most);
+      const cells: number[] = Array.from({ length: Math.ceil(pages / perCell) }, () => 0);
+      for (const [number, page] of this.pages) cells[Math.floor(number / perCell)]! += page[COUNT]!;
+      return { cellBlocks: perCell * BITS_PER_PAGE, cells };
+    }
+    const cellBlocks = Math.max(32, Math.ceil(this.blocks / most / 32) * 32);
+    const cells: number[] = Array.from({ length: Math.ceil(this.blocks / cellBlocks) }, () => 0);
+    for (const [number, page] of this.pages) if (page[COUNT] !== 0) this.addPage(cells, cellBlocks, number, page);
+    return { cellBlocks, cells };
+  }
+
+  /** Cells and pages begin at whole words. */
+  private addPage(cells: number[], cellBlocks: number, number: number, page: Uint32Array): void {
+    const first = number * BITS_PER_PAGE;
+    const end = Math.min(first + BITS_PER_PAGE, this.blocks);
+    const full = page[COUNT] === end - first;
+    for (let at = first; at < end;) {
+      const cell = Math.floor(at / cellBlocks);
+      const to = Math.min(end, (cell + 1) * cellBlocks);
+      cells[cell]! += full ? to - at : popCount(page, (at - first) >>> 5, (to - first + 31) >>> 5);
+      at = to;
+    }
+  }
+
   encodePage(page: number, body: Uint8Array): void {
     const words = this.pages.get(page);
-    if (words !== undefined) new Uint32Array(body.buffer, body.byteOffset, WORDS).set(words);
+    if (words !== undefined) new Uint32Array(body.buffer, body.byteOffset, WORDS).set(words.subarray(0, WORDS));
   }
 
   /** Takes a page from its body; a damaged one reads as all ones: copying too much is safe, too little is not. */
   decodePage(page: number, body: Uint8Array | null): void {
-    const words = new Uint32Array(WORDS);
+    const words = new Uint32Array(WORDS + 1);
     const first = page * BITS_PER_PAGE;
     if (body === null) {
       const count = Math.min(BITS_PER_PAGE, this.blocks - first);
@@ -141,16 +181,17 @@ export class DirtyBitmap {
     } else {
       words.set(new Uint32Array(body.buffer, body.byteOffset, WORDS));
     }
-    this.bits -= popCount(this.pages.get(page));
-    this.bits += popCount(words);
+    words[COUNT] = popCount(words, 0, WORDS);
+    this.bits += words[COUNT] - this.countOfPage(page);
     this.pages.set(page, words);
   }
 }
 
-function popCount(words: Uint32Array | undefined): number {
+/** Bits that are set in a stretch of words. */
+function popCount(words: Uint32Array, from: number, to: number): number {
   let sum = 0;
-  if (words === undefined) return 0;
-  for (const word of words) {
+  for (let i = from; i < to; i++) {
+    const word = words[i]!;
     let v = word - ((word >>> 1) & 0x55555555);
     v = (v & 0x33333333) + ((v >>> 2) & 0x33333333);
     sum += (((v + (v >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;

@@ -30,6 +30,8 @@ export interface JournalWrite {
   secondPositionBytes: number;
   /** fdatasync after it. */
   sync: boolean;
+  /** How many are in the batch, to be counted. */
+  records?: number;
 }
 
 export interface Files {

@@ -11,7 +11,7 @@ import { Piscina } from 'piscina';
 import { HoldfastError } from '../base/errors.ts';
 import { Arena } from './arena.ts';
 import { AwakeTime } from './awake-time.ts';
-import { IoRing, OPS, WORD } from './io-ring.ts';
+import { BUSY, IoRing, OPS, WORD } from './io-ring.ts';
 import type { IoWorkerTask } from './io-worker.ts';
 import { MAX_BATCH_RECORDS } from './layout.ts';
 import { RunDelay } from './run-delay.ts';
@@ -47,6 +47,7 @@ export class IoPool {
   readonly journal: IoRing;
   /** Syncs of the other files: one worker. */
   readonly sync: IoRing;
+  private readonly busy: Array<{ name: string; words: Float64Array }> = [];
   private readonly pool: Piscina;
   private readonly tasks: Array<Promise<unknown>> = [];
   private readonly ports: Array<{ close(): void }> = [];
@@ -81,11 +82,15 @@ export class IoPool {
       const detail = cause instanceof Error ? cause.message : 'it returned without being told to';
       options.onLost(new HoldfastError('WORKER_LOST', { operation: 'run I/O worker', detail, cause }));
     };
-    for (const ring of [...Array.from({ length: ioThreads }, () => this.io), this.journal, this.sync]) {
+    const rings = [...Array.from({ length: ioThreads }, () => this.io), this.journal, this.sync];
+    for (const [index, ring] of rings.entries()) {
+      const busy = new SharedArrayBuffer(BUSY.WORDS * 8);
+      const name = ring === this.io ? `io${index}` : ring === this.journal ? 'journal' : 'sync';
+      this.busy.push({ name, words: new Float64Array(busy) });
       const { port1, port2 } = new MessageChannel();
       port1.on('message', () => this.drain(ring));
       this.ports.push(port1);
-      const task: IoWorkerTask = { ring: ring.memory, arena: this.arena.memory, port: port2 };
+      const task: IoWorkerTask = { ring: ring.memory, arena: this.arena.memory, port: port2, busy };
       const run: Promise<unknown> = this.pool.run(task, { transferList: [port2] });
       this.tasks.push(run.then(() => lost(null), lost));
     }
@@ -148,6 +153,13 @@ export class IoPool {
     this.awake = false;
     if (this.io.drain() + this.journal.drain() > 0) this.announceNow();
   };
+
+  /** What each worker has done since it was started. */
+  workers(): Array<{ worker: string; operations: number; busyMs: number }> {
+    return this.busy.map(({ name, words }) => {
+      return { worker: name, operations: words[BUSY.OPERATIONS]!, busyMs: words[BUSY.MS]! };
+    });
+  }
 
   /** Operations under way. */
   get inFlight(): number {

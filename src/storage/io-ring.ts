@@ -41,6 +41,9 @@ export const ERRNO_SHORT = 100_001;
 export const CONTROL = { HEAD: 0, TAIL: 16, WAKE: 32, SLEEPERS: 48, COMPLETED: 64, MAIN_SLEEPS: 80 } as const;
 const CONTROL_WORDS = 96;
 
+/** Words (float64) of what a worker says of itself. */
+export const BUSY = { OPERATIONS: 0, MS: 1, WORDS: 2 } as const;
+
 /** What a worker needs to see the same ring. */
 export interface RingMemory {
   control: SharedArrayBuffer;
@@ -121,6 +124,13 @@ export class IoRing {
   /** Operations that were submitted and not completed, those that wait for an entry included. */
   get inFlight(): number {
     return this.capacity - this.freeCount + this.waiting.length;
+  }
+
+  /** Of these, what no worker has taken yet. */
+  get queued(): number {
+    const { control } = this.views;
+    const taken = Atomics.load(control, CONTROL.HEAD);
+    return ((Atomics.load(control, CONTROL.TAIL) - taken) | 0) + this.unannounced + this.waiting.length;
   }
 
   /** Puts an operation into the ring; `announce` makes it visible to the workers. */

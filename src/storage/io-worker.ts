@@ -11,13 +11,25 @@ import { constants } from 'node:os';
 import type { MessagePort } from 'node:worker_threads';
 import { ENTRY_ZERO, combineBlock, crc32, entryOf } from '../base/checksum.ts';
 import { BLOCK_BYTES, MiB } from '../base/units.ts';
-import { CONTROL, ENTRY_WORDS, ERRNO_CORRUPT, ERRNO_SHORT, OPS, type RingMemory, RingViews, WORD } from './io-ring.ts';
+import {
+  BUSY,
+  CONTROL,
+  ENTRY_WORDS,
+  ERRNO_CORRUPT,
+  ERRNO_SHORT,
+  OPS,
+  type RingMemory,
+  RingViews,
+  WORD,
+} from './io-ring.ts';
 
 export interface IoWorkerTask {
   ring: RingMemory;
   arena: SharedArrayBuffer;
   /** Where a sleeping main thread is told that something is complete. */
   port: MessagePort;
+  /** Of this worker alone, to be read by others: see BUSY. */
+  busy: SharedArrayBuffer;
 }
 
 const ZEROS = new Uint8Array(MiB);
@@ -33,6 +45,8 @@ class IoWorker {
   private readonly arena: Uint8Array;
   private readonly memory: SharedArrayBuffer;
   private readonly port: MessagePort;
+  /** A 64-bit word is written by one thread and read as a whole by others. */
+  private readonly busy: Float64Array;
   private operations = 0;
 
   constructor(task: IoWorkerTask) {
@@ -40,6 +54,7 @@ class IoWorker {
     this.memory = task.arena;
     this.arena = new Uint8Array(task.arena);
     this.port = task.port;
+    this.busy = new Float64Array(task.busy);
   }
 
   run(): number {
@@ -50,6 +65,7 @@ class IoWorker {
         this.complete(id, 0, 0);
         return this.operations;
       }
+      const beganMs = performance.now();
       this.operations++;
       let errno = 0;
       let value = 0;
@@ -59,6 +75,8 @@ class IoWorker {
         errno = errnoOf(error);
         value = error instanceof CorruptBlock ? error.index : 0;
       }
+      this.busy[BUSY.OPERATIONS] = this.operations;
+      this.busy[BUSY.MS] += performance.now() - beganMs;
       this.complete(id, errno, value);
     }
   }
@@ -104,11 +122,9 @@ class IoWorker {
         return this.readVerified(word, fd, position, length);
       case OPS.WRITE:
         this.write(id, word, fd, position);
-        if (words[word + WORD.SYNC] === 1) fdatasyncSync(fd);
-        return 0;
+        return words[word + WORD.SYNC] === 1 ? this.sync(fd) : 0;
       case OPS.SYNC:
-        fdatasyncSync(fd);
-        return 0;
+        return this.sync(fd);
       case OPS.ZERO:
         this.zero(fd, position, length);
         return 0;
@@ -118,6 +134,13 @@ class IoWorker {
       default:
         throw new Error(`unknown ring operation ${words[word + WORD.OP]}`);
     }
+  }
+
+  /** @returns microseconds that it took */
+  private sync(fd: number): number {
+    const beganMs = performance.now();
+    fdatasyncSync(fd);
+    return Math.round((performance.now() - beganMs) * 1000);
   }
 
   private read(fd: number, buffer: number, length: number, position: number): void {

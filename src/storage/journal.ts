@@ -97,6 +97,17 @@ export class Journal {
     return this.head.offsetBytes - this.tailOffsetBytes + this.inFlightBytes + this.pendingBytes;
   }
 
+  /** For `status` and metrics. */
+  counters(): { batches: number; journalBytes: number; journalUsedBytes: number } & Record<string, number> {
+    return {
+      batches: this.batchesWritten,
+      journalBytes: this.bytesWritten,
+      journalUsedBytes: this.usedBytes,
+      journalSizeBytes: this.o.layout.journalBytes,
+      journalTailBytes: this.tailOffsetBytes,
+    };
+  }
+
   /** The last batch known durable. */
   get durableBatchNo(): number {
     return this.head.batchNo - 1;
@@ -156,7 +167,8 @@ export class Journal {
       prevCrc: headerCrc,
     };
     const splitAt = cutAtRingEnd(parts, ring - at);
-    const write = { parts, positionBytes: at, splitAt, secondPositionBytes: 0, sync: this.o.durable };
+    const place = { parts, positionBytes: at, splitAt, secondPositionBytes: 0 };
+    const write = { ...place, sync: this.o.durable, records: records.length };
     this.o.files.writeJournal(write, (error) => {
       this.flushing = false;
       this.inFlightBytes = 0;

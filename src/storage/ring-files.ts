@@ -4,6 +4,7 @@
 import { ERRNO_CORRUPT, ERRNO_SHORT, type IoRing, OPS, type RingViews, WORD } from './io-ring.ts';
 import { getSystemErrorName } from 'node:util';
 import { HoldfastError, type ErrorCode } from '../base/errors.ts';
+import { DiskMeter } from '../base/meters.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Arena } from './arena.ts';
 import type { FileName, Files, IoDone, JournalWrite, VerifiedRead } from './files.ts';
@@ -16,6 +17,7 @@ export class RingFiles implements Files {
   private readonly fds: Readonly<Record<FileName, number>>;
   private readonly where: string;
 
+  readonly meter: DiskMeter = new DiskMeter();
   private readonly inline: InlineReads | null;
 
   /**
@@ -90,7 +92,8 @@ export class RingFiles implements Files {
   }
 
   writeJournal(write: JournalWrite, done: IoDone): void {
-    const { parts, positionBytes, splitAt, secondPositionBytes, sync } = write;
+    const { parts, positionBytes, splitAt, secondPositionBytes, sync, records = 0 } = write;
+    this.meter.batchRecords.record(records);
     const fill = (ring: RingViews, word: number, iovec: number): void => {
       this.common(ring, word, OPS.WRITE, 'journal', positionBytes, 0);
       ring.words[word + WORD.IOVECS] = parts.length;
@@ -103,7 +106,10 @@ export class RingFiles implements Files {
       });
     };
     const operation = sync ? 'write and fdatasync' : 'write';
-    this.pool.journal.submit(fill, (errno) => done(this.error(errno, operation, 'journal', positionBytes, 0)));
+    this.pool.journal.submit(fill, (errno, us) => {
+      if (sync && errno === 0) this.meter.journalSyncs.record(us);
+      done(this.error(errno, operation, 'journal', positionBytes, 0));
+    });
     this.pool.announceSoon();
   }
 
@@ -112,7 +118,10 @@ export class RingFiles implements Files {
     const ring: IoRing = file === 'journal' ? this.pool.journal : this.pool.sync;
     ring.submit(
       (views, word) => this.common(views, word, OPS.SYNC, file, 0, 0),
-      (errno) => done(this.error(errno, 'fdatasync', file, 0, 0)),
+      (errno, us) => {
+        if (errno === 0) (file === 'journal' ? this.meter.journalSyncs : this.meter.otherSyncs).record(us);
+        done(this.error(errno, 'fdatasync', file, 0, 0));
+      },
     );
     this.pool.announceSoon();
   }

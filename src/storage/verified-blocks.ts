@@ -11,6 +11,18 @@ import type { Slot } from './arena.ts';
 import type { Files } from './files.ts';
 import type { StoreTables } from './tables.ts';
 
+/** Blocks that were mended, counted and told. */
+export class Repairs {
+  blocks = 0;
+  /** Whoever wants to hear of each. */
+  told: (firstBlock: number) => void = () => {};
+
+  note({ firstBlock, blockCount }: { firstBlock: number; blockCount: number }): void {
+    this.blocks += blockCount;
+    this.told(firstBlock);
+  }
+}
+
 export class VerifiedBlocks {
   /** Reads that met one. */
   corrupt = 0;

@@ -11,6 +11,7 @@ import { type FileHandle, mkdir, open, readdir, rm, rmdir, stat, writeFile } fro
 import { basename, dirname, join, resolve } from 'node:path';
 import { freeBytes } from '../../native-free/free-space.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import type { DiskMeter } from '../base/meters.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS, MAX_IO_BYTES, MiB, formatBytes } from '../base/units.ts';
 import type { BlockStore } from './block-store.ts';
 import type { FileName } from './files.ts';
@@ -204,6 +205,7 @@ export interface OpenVolume {
   store: BlockStore;
   recovered: Recovered | null;
   damagedPages: number;
+  readonly meter: DiskMeter;
   /** Closes everything; a store that failed is left as it is. */
   close(): Promise<void>;
 }
@@ -256,7 +258,7 @@ export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeO
         held.release();
       }
     };
-    return { dir: where, store, recovered, damagedPages, close };
+    return { dir: where, store, recovered, damagedPages, meter: files.meter, close };
   } catch (error) {
     if (handles !== null) await closeAll(handles);
     lock?.release();
