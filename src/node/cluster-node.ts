@@ -10,7 +10,6 @@ import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { freeBytes } from '../../native-free/free-space.ts';
 import type { Coordinator, SeenNode } from '../coordination/register.ts';
 import type { VolumeLocation } from '../protocol/location.ts';
-import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { DEFAULT_TIMES, type Times, checkTimes } from '../replication/rules.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import { DEFAULT_SYNC_RATES, type SyncRates } from '../replication/sync-pace.ts';
@@ -18,6 +17,7 @@ import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
 import { CLIENTS, type Faults, type Known } from './faults.ts';
+import { Happenings } from './happenings.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
 import { aboutNothing } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
@@ -32,6 +32,7 @@ import { type PeerLimits, PeerNetwork } from './peer-server.ts';
 import type { PortTls } from './port-tls.ts';
 import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
+import { Timeline } from './timeline.ts';
 import { type Log, Server } from './server.ts';
 
 const SCRUB_MS = 7 * 24 * 3600 * 1000;
@@ -118,10 +119,12 @@ export class ClusterNode implements Host {
   clientAddress = '';
   nbdUri: string | null = null;
   kvAddress: string | null = null;
+  readonly timeline: Timeline;
+  private readonly happenings: Happenings;
   private readonly options: ClusterNodeOptions;
-  private readonly nbd: NbdServer | null;
-  private readonly resp: RespServer | null;
-  private readonly devices: Map<PrimaryVolume, NbdDevice> = new Map();
+  readonly nbd: NbdServer | null;
+  readonly resp: RespServer | null;
+  private readonly devices: Map<ServedVolume, NbdDevice> = new Map();
   private directory: SeenNode[] = [];
   /** When it was last told that a node is not reached for a volume. */
   private readonly toldMs: Map<string, number> = new Map();
@@ -142,6 +145,8 @@ export class ClusterNode implements Host {
     this.whenIsolated = options.whenIsolated ?? 'consistent';
     this.scrubMs = options.scrubMs ?? SCRUB_MS;
     this.node = options.name;
+    this.timeline = new Timeline(options.name);
+    this.happenings = new Happenings(this.timeline, () => performance.now());
     this.quick = options.quick;
     this.patient = options.patient;
     const faults = options.faults ?? null;
@@ -262,6 +267,7 @@ export class ClusterNode implements Host {
 
   log(level: 'info' | 'warn' | 'error', message: string, fields: object): void {
     this.options.log(level, message, fields);
+    this.happenings.note(message, fields);
   }
 
   /** Attempts to reach a node that is down come five times a second: they are told once a minute. */
@@ -359,12 +365,12 @@ export class ClusterNode implements Host {
     }
   }
 
-  serve(volume: PrimaryVolume): void {
+  serve(volume: ServedVolume): void {
     this.server.add(volume);
     this.devices.set(volume, new ServedNbdDevice(volume, this.arena));
   }
 
-  unserve(volume: PrimaryVolume): void {
+  unserve(volume: ServedVolume): void {
     this.server.remove(volume);
     const device = this.devices.get(volume);
     this.devices.delete(volume);

@@ -7,6 +7,7 @@
  * answer.
  */
 import { HoldfastError } from '../base/errors.ts';
+import { type DiskMeter, VolumeMeter } from '../base/meters.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { peerIdOf } from '../replication/group-register.ts';
@@ -21,12 +22,14 @@ import type { ServedVolume } from '../replication/served-volume.ts';
 import type { SyncRates } from '../replication/sync-pace.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
+import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
 import { HostedKv, type KvStatus } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import type { Faults } from './faults.ts';
 import { LivingClock } from './living-clock.ts';
+import { MeasuredVolume } from './measured-volume.ts';
 import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
 import { RegisterLink } from './register-link.ts';
 
@@ -52,11 +55,11 @@ export interface Host {
   readonly faults: Faults | null;
   serveReads(volume: ServedVolume): void;
   unserveReads(volume: ServedVolume): void;
-  serve(volume: PrimaryVolume): void;
+  serve(volume: ServedVolume): void;
   /** A key-value volume. */
   serveKv(served: KvServed, primary: boolean): void;
   unserveKv(served: KvServed, primary: boolean): void;
-  unserve(volume: PrimaryVolume): void;
+  unserve(volume: ServedVolume): void;
   log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
 }
 
@@ -120,11 +123,16 @@ export class HostedVolume implements PeerVolume {
   readonly dir: string;
   readonly store: BlockStore;
   readonly register: RegisterLink;
+  /** What clients asked of it here, and what its disk did. */
+  readonly meter: VolumeMeter = new VolumeMeter();
+  readonly disk: DiskMeter;
   private readonly host: Host;
   private readonly open: OpenVolume;
   private readonly replica: Replica;
   private readonly port: PeerPort;
   private served: PrimaryVolume | null = null;
+  /** The same, as clients are given it. */
+  private measured: ServedVolume | null = null;
   private readable: ServedVolume | null = null;
   private backup: BackupVolume | null = null;
   private comparison: Comparison | null = null;
@@ -138,12 +146,15 @@ export class HostedVolume implements PeerVolume {
   private readonly missed: Set<string> = new Set();
   private readonly rates: Map<string, { atMs: number; copiedBlocks: number; bytesPerSecond: number }> = new Map();
   private lastRefusal = '';
+  /** Passes of the scrub that were told of, and when the present one began. */
+  private scrubbed = { passes: 0, sinceMs: performance.now() };
 
   constructor(host: Host, open: OpenVolume) {
     const { store } = open;
     this.host = host;
     this.open = open;
     this.store = store;
+    this.disk = open.meter;
     this.dir = open.dir;
     this.name = store.name;
     this.volumeId = toHex(store.volumeId);
@@ -158,6 +169,7 @@ export class HostedVolume implements PeerVolume {
       learned: (register) => this.closing || this.replica.learn(register),
       log: (message, fields) => this.log('warn', message, fields),
     });
+    store.repairs.told = (block) => this.log('info', 'a block was repaired', { block });
     this.kv = store.kind === 'kv' ? this.hostKv() : null;
     this.scrub = host.scrubMs > 0 ? this.scrubEvery(host.scrubMs) : null;
     this.clock = new LivingClock(() => this.replica.forgetRights());
@@ -208,6 +220,7 @@ export class HostedVolume implements PeerVolume {
     return new HostedKv({
       store,
       arena: host.arena,
+      meter: this.meter,
       available: host.whenIsolated === 'available',
       nowMs: () => performance.now(),
       wallMs: () => Date.now(),
@@ -230,17 +243,18 @@ export class HostedVolume implements PeerVolume {
       this.served = volume;
       return this.kv.setPrimary(volume);
     }
-    if (this.served !== null) this.host.unserve(this.served);
+    if (this.measured !== null) this.host.unserve(this.measured);
     this.served = volume;
-    if (volume !== null) this.host.serve(volume);
+    this.measured = volume === null ? null : new MeasuredVolume(volume, this.meter);
+    if (this.measured !== null) this.host.serve(this.measured);
   }
 
   private serveReads(volume: BackupVolume | null): void {
     this.backup = volume;
     if (this.kv !== null) return this.kv.setBackup(volume);
     if (this.readable !== null) this.host.unserveReads(this.readable);
-    this.readable = volume;
-    if (volume !== null) this.host.serveReads(volume);
+    this.readable = volume === null ? null : new MeasuredVolume(volume, this.meter);
+    if (this.readable !== null) this.host.serveReads(this.readable);
   }
 
   // --- streams ----------------------------------------------------------------------------------------------------------
@@ -289,6 +303,7 @@ export class HostedVolume implements PeerVolume {
   slowTick(): void {
     if (this.closing || this.store.failed !== null) return;
     if (this.store.outOfSpace) this.store.retryParked();
+    this.tellOfScrub();
     const nowMs = performance.now();
     for (const { node, sync } of this.replica.primary?.status() ?? []) {
       if (sync === null) {
@@ -301,6 +316,16 @@ export class HostedVolume implements PeerVolume {
       const bytesPerSecond = before === undefined ? 0 : Math.max(0, (bytes * 1000) / (nowMs - before.atMs));
       this.rates.set(node, { atMs: nowMs, copiedBlocks, bytesPerSecond });
     }
+  }
+
+  private tellOfScrub(): void {
+    const progress = this.scrub?.progress;
+    if (progress === undefined || progress.passes === this.scrubbed.passes) return;
+    const { passes, totalBytes, lastFoundBlocks: foundBlocks } = progress;
+    const nowMs = performance.now();
+    const tookMs = Math.round(nowMs - this.scrubbed.sinceMs);
+    this.scrubbed = { passes, sinceMs: nowMs };
+    this.log('info', 'a scrub has ended', { passes, blocks: totalBytes / BLOCK_BYTES, foundBlocks, tookMs });
   }
 
   private storeFailed(error: HoldfastError): void {
@@ -439,16 +464,21 @@ export class HostedVolume implements PeerVolume {
     return [...new Set([this.host.node, ...registered, ...lacking])].sort();
   }
 
+  /** What a member lacks; null: no note is kept of it. */
+  dirtyOf(node: string): DirtyBitmap | null {
+    const { known } = this.register;
+    const id = known === null ? null : peerIdOf(known, node);
+    return id === null ? null : (this.store.peers.of(id)?.bitmap ?? null);
+  }
+
   private peers(): ReplicaStatus['peers'] {
-    const known = this.register.known;
     return (this.replica.primary?.status() ?? []).map(({ node, phase, acked, sync }) => {
-      const id = known === null ? null : peerIdOf(known, node);
-      const dirty = id === null ? null : this.store.peers.of(id);
+      const dirty = this.dirtyOf(node);
       return {
         node,
         phase,
         acked: position(acked),
-        dirtyBytes: dirty === null ? null : dirty.bitmap.count * BLOCK_BYTES,
+        dirtyBytes: dirty === null ? null : dirty.count * BLOCK_BYTES,
         sync: sync && {
           phase: sync.phase,
           pass: sync.pass,

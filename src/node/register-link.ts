@@ -41,8 +41,14 @@ export class RegisterLink {
     this.watch = parts.patient.watch(parts.volumeId, (register) => this.take(register));
   }
 
-  private take(register: Register): GroupRegister {
+  /** The coordinator has answered. */
+  private answered(): void {
+    if (this.failure !== null && !this.closed) this.parts.log('the coordinator answers again', {});
     this.failure = null;
+  }
+
+  private take(register: Register): GroupRegister {
+    this.answered();
     this.absent = false;
     const group = groupOf(register);
     if (this.known !== null && register.version < this.known.version) return group;
@@ -67,7 +73,7 @@ export class RegisterLink {
       .then(
         (register) => {
           if (register !== null) return void this.take(register);
-          this.failure = null;
+          this.answered();
           this.absent = true;
         },
         (error: unknown) => this.failed(error),
@@ -91,7 +97,7 @@ export class RegisterLink {
     const by = { node, bootId, n: ++changes };
     quick.compareAndSet(expectedVersion, { ...same, epoch, primary, inSync, members, by }).then(
       ({ outcome, register }) => {
-        this.failure = null;
+        this.answered();
         if (this.known === null || register.version > this.known.version) this.known = register;
         once({ outcome, register: groupOf(register) });
       },

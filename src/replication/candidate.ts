@@ -126,7 +126,7 @@ export class Candidate {
     if (this.undecidedVersion !== null && register.version > this.undecidedVersion) {
       this.undecidedVersion = null;
       // It did take effect, and nobody has changed the register since.
-      if (o.isIdle() && register.primary === o.node && register.epoch > o.store.epoch) return o.won(register);
+      if (o.isIdle() && register.primary === o.node && register.epoch > o.store.epoch) return this.won(register);
     }
     this.maybeSeek(register);
     this.maybeDecide(register);
@@ -153,7 +153,8 @@ export class Candidate {
     const stays = inSync.filter((one) => one === node || one !== register.primary);
     const next = { ...register, primary: node, inSync: stays.includes(node) ? stays : [...stays, node] };
     next.epoch = Math.max(register.epoch, store.epoch) + (rules.newEpoch ? 1 : 0);
-    this.o.log('seeking promotion', { epoch: next.epoch, version: register.version, inSync: next.inSync });
+    const why = { was: register.primary, silentMs: Math.round(nowMs - this.heardAtMs) };
+    this.o.log('seeking promotion', { epoch: next.epoch, version: register.version, inSync: next.inSync, ...why });
     this.o.reached('promote:seek');
     this.seek(register.version, next);
   }
@@ -197,7 +198,12 @@ export class Candidate {
     this.undecidedVersion = null;
     // Whoever was faster gets the time to make itself heard.
     this.learn(register);
-    if (register.primary === this.o.node && register.epoch > this.o.store.epoch) this.o.won(register);
+    if (register.primary === this.o.node && register.epoch > this.o.store.epoch) this.won(register);
+  }
+
+  private won(register: GroupRegister): void {
+    this.o.log('promotion is won', { epoch: register.epoch, version: register.version });
+    this.o.won(register);
   }
 }
 

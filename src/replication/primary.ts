@@ -377,7 +377,6 @@ export class Primary {
     peer.phase = 'syncing';
     peer.acked = { epoch: 0, seq: 0 };
     const { bitmap, completeAfter } = store.peers.of(peer.id)!;
-    // What the verdict rests on.
     const has = { base: status.base, suspects: status.suspects.length / 2 };
     this.o.log('reintegration begins', { peer: peer.node, dirtyBlocks: bitmap.count, completeAfter, ...has });
     const sync = new SyncSource({
@@ -398,6 +397,7 @@ export class Primary {
         peer.nextAttemptMs = this.o.now() + againMs;
       },
       reached: (point) => this.o.reached(point),
+      step: (step) => this.o.log('a step of a reintegration', { peer: peer.node, step, ...sync.progress }),
     });
     peer.sync = sync;
     sync.start();

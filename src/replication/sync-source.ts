@@ -46,7 +46,12 @@ export interface SyncSourceParts {
   /** The source cannot read what it should copy. */
   failed: (reason: string, againMs: number) => void;
   reached: (point: CrashPoint) => void;
+  /** How it gets on, to be logged. */
+  step?: (step: 'pass' | 'barrier' | 'finish') => void;
 }
+
+/** Passes beyond that are not told one by one. */
+const TOLD_PASSES = 16;
 
 /**
  * Makes the bitmap of a target say all that it may lack.
@@ -176,7 +181,7 @@ export class SyncSource {
         if (this.copies.size > 0) return null;
         wrapped = true;
         this.cursor = 0;
-        this.pass++;
+        if (++this.pass <= TOLD_PASSES) this.o.step?.('pass');
         if (this.phase === 'bulk' && this.shouldRaise) return null;
         continue;
       }
@@ -322,6 +327,7 @@ export class SyncSource {
     const committed = this.o.store.committedPosition;
     this.o.link.send({ type: 'FINISH', committed, sessions: this.o.store.sessions.encode() });
     this.o.reached('source:finish');
+    this.o.step?.('finish');
   }
 
   /** Nothing is left but blocks that cannot be read here: the target cannot be in sync without them. */
@@ -344,6 +350,7 @@ export class SyncSource {
     link.send({ type: 'BARRIER', position: this.s0 });
     store.peers.track(peer, false);
     this.o.raised(this.s0);
+    this.o.step?.('barrier');
     if (rules.handOver) {
       for (const other of this.o.others()) {
         const known = store.peers.of(other);
