@@ -1,14 +1,14 @@
 /** `holdfast kv get | put | del | scan | watch`: a key-value volume from the command line. */
 import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
-import type { KvConnectOptions, KvEntry } from '../client/index.ts';
+import type { KvEntry } from '../client/index.ts';
 import { addKvFileCommands } from './kv-files.ts';
-import { type Run, withStore } from './kv-store.ts';
+import { addKvShellCommand } from './kv-shell.ts';
+import { type ReadFlags, type Run, addReadFlags, readsOf, wholeNumber, withStore } from './kv-store.ts';
+import { print, shown, told } from './kv-text.ts';
 import { printJson } from './output.ts';
 
-interface Flags {
-  reads?: string;
-  stale?: boolean;
+interface Flags extends ReadFlags {
   base64?: boolean;
   json?: boolean;
   previous?: boolean;
@@ -24,12 +24,6 @@ interface Flags {
   after?: string;
 }
 
-function wholeNumber(flag: string, text: string): number {
-  const value = Number(text);
-  if (/^\d{1,16}$/.test(text) && Number.isSafeInteger(value)) return value;
-  throw new HoldfastError('INVALID_ARGUMENT', { operation: 'kv', detail: `${flag} "${text}" is no whole number` });
-}
-
 /** A key or a value as it was typed. @throws HoldfastError INVALID_ARGUMENT */
 function typed(text: string, flags: Flags): Buffer {
   if (flags.base64 !== true) return Buffer.from(text, 'utf8');
@@ -37,31 +31,9 @@ function typed(text: string, flags: Flags): Buffer {
   throw new HoldfastError('INVALID_ARGUMENT', { operation: 'kv', detail: `"${text}" is no base64` });
 }
 
-/** Bytes as text where they are text, else in base64 under another name. */
-function told(name: string, bytes: Buffer): Record<string, string> {
-  const text = bytes.toString('utf8');
-  return Buffer.from(text, 'utf8').equals(bytes) ? { [name]: text } : { [`${name}Base64`]: bytes.toString('base64') };
-}
-
 function entryFields({ key, value, version, expiresAtMs, stale }: KvEntry): object {
   return { ...told('key', key), ...told('value', value), version, expiresAtMs, ...(stale && { stale }) };
 }
-
-/** For people: what does not print is escaped, so that an entry is one line. */
-const shown = (bytes: Buffer): string => {
-  const text = bytes.toString('utf8');
-  return Buffer.from(text, 'utf8').equals(bytes) && !/[\p{Cc}\p{Cf}]/u.test(text)
-    ? text
-    : bytes
-        .toString('latin1')
-        .replace(/[^\x20-\x7e]|\\/g, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, '0')}`);
-};
-
-const readsOf = (flags: Flags): KvConnectOptions => ({
-  // `connectKv` refuses what is none of the policies.
-  reads: flags.reads as KvConnectOptions['reads'],
-  allowStale: flags.stale ?? false,
-});
 
 async function get(url: string, key: string, flags: Flags): Promise<void> {
   await withStore(url, readsOf(flags), async (store) => {
@@ -113,11 +85,6 @@ async function del(url: string, keys: string[], flags: Flags): Promise<void> {
     if (flags.json) printJson({ deleted, version });
     else process.stderr.write(`${deleted} of ${keys.length} deleted\n`);
   });
-}
-
-/** Waits for whoever reads the output. */
-async function print(text: string): Promise<void> {
-  if (!process.stdout.write(text)) await new Promise((resolve) => process.stdout.once('drain', resolve));
 }
 
 async function scan(url: string, flags: Flags): Promise<void> {
@@ -175,11 +142,7 @@ export function addKvCommand(program: Command, run: Run): void {
       .description(text)
       .option('--base64', 'keys and values on the command line are in base64')
       .option('--json', 'print JSON');
-  const reading = (command: Command): Command =>
-    command
-      .option('--reads <policy>', 'primary | any replica in sync | listed: only the servers of the address', 'primary')
-      .option('--stale', 'also what nobody vouches for, of nodes with --when-isolated available');
-  reading(sub('get <volume> <key>', 'the value to stdout as it is; ends with 1 if the key is absent')).action(
+  addReadFlags(sub('get <volume> <key>', 'the value to stdout as it is; ends with 1 if the key is absent')).action(
     (url: string, key: string, flags: Flags) => run(() => get(url, key, flags), flags.json),
   );
   sub('put <volume> <key> [value]', 'done means durable on every replica in sync; without VALUE it is read from stdin')
@@ -194,7 +157,7 @@ export function addKvCommand(program: Command, run: Run): void {
   sub('del <volume> <keys...>', 'all of them at once; ends with 1 if none was there').action(
     (url: string, keys: string[], flags: Flags) => run(() => del(url, keys, flags), flags.json),
   );
-  reading(sub('scan <volume>', 'keys in the order of their bytes, a line each'))
+  addReadFlags(sub('scan <volume>', 'keys in the order of their bytes, a line each'))
     .option('--prefix <p>')
     .option('--from <key>', 'the first one at or after it')
     .option('--end <key>', 'before it')
@@ -205,5 +168,6 @@ export function addKvCommand(program: Command, run: Run): void {
     .option('--prefix <p>')
     .option('--after <version>', 'changes of later versions; default: from now on')
     .action((url: string, flags: Flags) => run(() => watch(url, flags), flags.json));
+  addKvShellCommand(kv, run);
   addKvFileCommands(kv, run);
 }

@@ -68,7 +68,9 @@ export class Progress {
 /** For what is piped into others: whoever reads the first lines only has its answer, and the command ends quietly. */
 export function endQuietlyWithoutReader(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
+    if (error.code === 'EPIPE') process.exit();
+    // A file on a full disk: what was printed so far is not all of it.
+    reportError(asHoldfastError(error, { operation: 'write to stdout' }), false);
     process.exit();
   });
 }
