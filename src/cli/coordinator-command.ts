@@ -11,6 +11,7 @@ import { type InsecureFlag, addInsecureOption, checkPorts, ownPort } from './exp
 import { printJson } from './output.ts';
 import { type TlsFlags, addTlsOptions, portTlsOf } from './tls-flags.ts';
 import { addRecoverCommand } from './recover-command.ts';
+import { toldToStop } from './signals.ts';
 
 /** Exit code after a failed disk: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
@@ -47,6 +48,7 @@ async function coordinator(flags: CoordinatorFlags): Promise<void> {
       process.exit(EXIT_FATAL);
     },
   });
+  const stopped = toldToStop();
   const { address, volumes } = server;
   const scheme = tls === null ? 'holdfast' : 'holdfasts';
   if (flags.json) {
@@ -54,10 +56,7 @@ async function coordinator(flags: CoordinatorFlags): Promise<void> {
   } else {
     process.stdout.write(`coordinating ${volumes} ${volumes === 1 ? 'volume' : 'volumes'} on ${scheme}://${address}\n`);
   }
-  await new Promise<void>((resolve) => {
-    process.once('SIGINT', () => resolve());
-    process.once('SIGTERM', () => resolve());
-  });
+  await stopped;
   if (flags.json) printJson({ event: 'stopping' });
   else process.stdout.write('stopping\n');
   await Promise.all([server.close(), (front as Awaited<ReturnType<typeof listenWithTls>> | null)?.close()]);

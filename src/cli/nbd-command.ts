@@ -67,6 +67,8 @@ async function nbd(url: string, flags: NbdFlags): Promise<void> {
       stop();
     },
   });
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
   const { volume, nbdUri, readOnly } = gateway;
   if (flags.json) {
     printJson({
@@ -82,8 +84,6 @@ async function nbd(url: string, flags: NbdFlags): Promise<void> {
     process.stdout.write(`${volume.name} (${formatBytes(volume.sizeBytes)}${how}) for NBD clients: ${nbdUri}\n`);
     process.stdout.write(`  try: nbdinfo '${nbdUri}'\n`);
   }
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
   await stopped;
   if (flags.json) printJson({ event: 'stopping' });
   else process.stdout.write('stopping\n');

@@ -17,6 +17,7 @@ import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts
 import { kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
+import { toldToStop } from './signals.ts';
 
 /** Exit code after a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
@@ -129,6 +130,7 @@ async function node(flags: NodeFlags): Promise<void> {
     },
   });
   progress.stop();
+  const stopped = toldToStop();
   const { clientAddress, address, nbdUri, kvAddress, hosted, unopened } = running;
   const volumes = [...hosted.values()].map(({ name }) => name);
   if (flags.json) {
@@ -141,10 +143,7 @@ async function node(flags: NodeFlags): Promise<void> {
     process.stdout.write(`  volumes: ${volumes.join(', ') || 'none yet'}\n`);
     for (const { dir, reason } of unopened) process.stdout.write(`  NOT HOSTED: ${dir}: ${reason}\n`);
   }
-  await new Promise<void>((resolve) => {
-    process.once('SIGINT', () => resolve());
-    process.once('SIGTERM', () => resolve());
-  });
+  await stopped;
   if (flags.json) printJson({ event: 'stopping' });
   else process.stdout.write('stopping\n');
   await running.close();

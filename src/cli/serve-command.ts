@@ -11,6 +11,7 @@ import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts
 import { Progress, printJson } from './output.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
 import { createWithProgress, parseDurability } from './volume-command.ts';
+import { toldToStop } from './signals.ts';
 
 /** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
@@ -62,6 +63,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
       process.exit(EXIT_FATAL);
     },
   });
+  const stopped = toldToStop();
   progress.stop();
   const { store, recovered } = node.open;
   const info = node.volume.info();
@@ -95,11 +97,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     );
     if (hint !== undefined) process.stdout.write(hint(node));
   }
-  await new Promise<void>((resolve) => {
-    const stop = (): void => resolve();
-    process.once('SIGINT', stop);
-    process.once('SIGTERM', stop);
-  });
+  await stopped;
   if (!flags.json) process.stdout.write('stopping\n');
   if (await node.close()) return;
   process.stderr.write('holdfast: the disk is full; what could not be put in place waits in the journal\n');

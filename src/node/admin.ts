@@ -96,10 +96,10 @@ export class Admin {
     if (action === 'start') {
       const fromBlock = countField(fields, 'fromBlock', 0, volume.store.blocks);
       const bytesPerSecond = countField(fields, 'bytesPerSecond', BLOCK_BYTES, Number.MAX_SAFE_INTEGER);
-      return { ...volume.compare(fromBlock, bytesPerSecond) };
+      return { ...volume.comparing.begin(volume.primary, fromBlock, bytesPerSecond) };
     }
-    if (action === 'stop') volume.endComparison();
-    if (volume.compared !== null) return { ...volume.compared };
+    if (action === 'stop') volume.comparing.end('it was told to');
+    if (volume.comparing.progress !== null) return { ...volume.comparing.progress };
     throw new HoldfastError('NO_SUCH_VOLUME', {
       operation: 'verify',
       volume: volume.name,

@@ -7,7 +7,8 @@
 import { FailoverWatch } from './failover-phases.ts';
 import type { Timeline } from './timeline.ts';
 
-type Fields = Record<string, unknown>;
+/** Of a line: they are printed as they are. */
+type Fields = Record<string, string | number | boolean | undefined>;
 
 export const KINDS = [
   'node-started',
@@ -34,7 +35,7 @@ const THERE = ['joined', 'syncing', 'adding'];
 interface Told {
   kind: Kind;
   text: string;
-  fields: Fields;
+  fields: Record<string, unknown>;
 }
 
 const list = (value: unknown): string => (Array.isArray(value) ? value.join(', ') : '');

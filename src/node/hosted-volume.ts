@@ -6,15 +6,15 @@
  * other, and is marked as poisoned when a sync failed; when the volume is served no more, its clients get no further
  * answer.
  */
-import { HoldfastError } from '../base/errors.ts';
+import type { HoldfastError } from '../base/errors.ts';
 import { type DiskMeter, VolumeMeter } from '../base/meters.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
-import { Comparison, type ComparisonProgress } from '../replication/comparison.ts';
 import { Scrub, type ScrubProgress } from '../replication/scrub.ts';
+import type { Primary } from '../replication/primary.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
 import type { Times } from '../replication/rules.ts';
@@ -25,6 +25,7 @@ import type { BlockStore } from '../storage/block-store.ts';
 import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
+import { Comparing } from './comparing.ts';
 import { HostedKv, type KvStatus } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import type { Faults } from './faults.ts';
@@ -135,7 +136,7 @@ export class HostedVolume implements PeerVolume {
   private measured: ServedVolume | null = null;
   private readable: ServedVolume | null = null;
   private backup: BackupVolume | null = null;
-  private comparison: Comparison | null = null;
+  readonly comparing: Comparing;
   private readonly scrub: Scrub | null;
   /** Null: it is a disk. */
   readonly kv: HostedKv | null;
@@ -160,6 +161,7 @@ export class HostedVolume implements PeerVolume {
     this.volumeId = toHex(store.volumeId);
     this.diskId = toHex(store.diskId);
     this.port = host.network.join(this);
+    this.comparing = new Comparing(store, host.arena, host.node);
     this.register = new RegisterLink({
       volumeId: this.volumeId,
       node: host.node,
@@ -238,7 +240,7 @@ export class HostedVolume implements PeerVolume {
   }
 
   private serve(volume: PrimaryVolume | null): void {
-    this.comparison?.end(`${this.host.node} is primary no longer`);
+    this.comparing.end(`${this.host.node} is primary no longer`);
     if (this.kv !== null) {
       this.served = volume;
       return this.kv.setPrimary(volume);
@@ -374,41 +376,6 @@ export class HostedVolume implements PeerVolume {
     }
   }
 
-  // --- comparing replicas -----------------------------------------------------------------------------------------------
-
-  /**
-   * Begins to compare all replicas in sync, on the primary; one such thing at a time.
-   * @throws HoldfastError NOT_PRIMARY, BUSY
-   */
-  compare(fromBlock: number, bytesPerSecond: number): ComparisonProgress {
-    const { store, host, served, replica } = this;
-    const operation = 'verify';
-    if (served === null || replica.primary === null)
-      throw new HoldfastError('NOT_PRIMARY', { operation, volume: this.name, peer: host.node });
-    if (this.comparison?.progress.state === 'running')
-      throw new HoldfastError('BUSY', { operation, volume: this.name, detail: 'it is being compared already' });
-    this.comparison = new Comparison({
-      store,
-      arena: host.arena,
-      volume: served,
-      exchange: replica.primary.exchange,
-      fromBlock,
-      bytesPerSecond,
-      now: () => performance.now(),
-      later: (run, ms) => void setTimeout(run, ms),
-    });
-    return this.comparison.progress;
-  }
-
-  /** Of the last one; null: there was none since this node has it open. */
-  get compared(): ComparisonProgress | null {
-    return this.comparison?.progress ?? null;
-  }
-
-  endComparison(): void {
-    this.comparison?.end('it was told to');
-  }
-
   // --- what it tells ----------------------------------------------------------------------------------------------------
 
   get isPrimary(): boolean {
@@ -418,6 +385,11 @@ export class HostedVolume implements PeerVolume {
   /** As primary; of a key-value volume once its keys are read. */
   get serving(): boolean {
     return this.kv === null ? this.served !== null : this.kv.serves;
+  }
+
+  /** Null: this node is not primary. */
+  get primary(): Primary | null {
+    return this.replica.primary;
   }
 
   get volume(): PrimaryVolume | null {

@@ -432,8 +432,12 @@ commands('hooks and holds; an interrupt leaves nothing', async ({ server, target
   const { url } = server;
   const before = await marksOf(volume);
   const hooks = (name: string, end: string): string[] => [
-    ...['--pause-hook', `touch ${path(name)}; ${end}`, '--resume-hook', `touch ${path(`${name}-again`)}`],
-    ...['--mark', name],
+    '--pause-hook',
+    `touch ${path(name)}; ${end}`,
+    '--resume-hook',
+    `touch ${path(`${name}-again`)}`,
+    '--mark',
+    name,
   ];
   const disturbed = async (...args: string[]): ReturnType<typeof midway> => {
     const export_ = await midway(url, '-', ...args);
