@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../node/version.ts';
 import { addBenchCommand } from './bench-command.ts';
+import { addConfigCommand } from './config-command.ts';
 import { addCoordinatorCommand } from './coordinator-command.ts';
 import { addDataCommands } from './data-command.ts';
 import { addFaultCommand } from './fault-command.ts';
@@ -37,6 +38,7 @@ addDataCommands(program, run);
 addKvCommand(program, run);
 addNbdCommand(program, run);
 addCoordinatorCommand(program, run);
+addConfigCommand(program, run);
 addBenchCommand(program, run);
 addFaultCommand(program, run);
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
