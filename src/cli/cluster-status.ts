@@ -8,6 +8,7 @@ import { asHoldfastError } from '../base/errors.ts';
 import type { Coordinator, Register, SeenNode } from '../coordination/register.ts';
 import type { ReplicaStatus, SyncStatus } from '../node/hosted-volume.ts';
 import { type NodeStatus, clientAddressOf, nodeStatus } from './cluster.ts';
+import { remedyOf, whyOf } from './status-lines.ts';
 
 export type Verdict = 'safe' | 'degraded' | 'unavailable';
 const WORSE: readonly Verdict[] = ['safe', 'degraded', 'unavailable'];
@@ -38,6 +39,14 @@ export interface MemberView {
   dirtyBytes: number | null;
   sync: SyncStatus | null;
   waits: string | null;
+  /** Of one that is poisoned or damaged: what happened. */
+  reason: string | null;
+  /** Of one that is poisoned or damaged: the command that replaces it. */
+  remedy: string | null;
+  /** Null: it does not answer, or reads nothing on its own. */
+  scrub: ReplicaStatus['scrub'];
+  /** Since its process started; null: it does not answer. */
+  repairedBlocks: number | null;
 }
 
 export interface VolumeView {
@@ -130,6 +139,10 @@ function volumeView(register: Register, asked: readonly Asked[]): VolumeView {
       dirtyBytes: peer?.dirtyBytes ?? null,
       sync: peer?.sync ?? null,
       keys: replica?.kv?.keys ?? null,
+      reason: null,
+      remedy: null,
+      scrub: replica?.scrub ?? null,
+      repairedBlocks: replica?.repairedBlocks ?? null,
     };
     const dead = isKv ? ('DEAD' as const) : null;
     if (replica === undefined)
@@ -140,15 +153,17 @@ function volumeView(register: Register, asked: readonly Asked[]): VolumeView {
     }
     const role = node === primary && serving ? 'primary' : replica.role === 'following' ? 'backup' : 'none';
     const state = stateOf(replica, inSync.includes(node), known.sync !== null);
-    return { ...known, role, state, mode: modeOf(replica, state), last: replica.last, waits: replica.waits };
+    const reason = replica.failed ?? (replica.healthReason || null);
+    return { ...known, role, state, mode: modeOf(replica, state), last: replica.last, waits: replica.waits, reason };
   });
+  for (const member of members) member.remedy = remedyOf(volume, member, members);
   const behind = members.filter(({ state }) => state !== 'in-sync');
   const why = !serving
     ? primary === ''
       ? 'nobody is primary'
       : `the primary, ${primary}, does not serve it`
     : behind.length > 0
-      ? behind.map(({ node, state }) => `${node} is ${state}`).join(', ')
+      ? behind.map(whyOf).join(', ')
       : members.length === 1
         ? 'there is one copy only'
         : 'all replicas are in sync';

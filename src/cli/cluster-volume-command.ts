@@ -88,7 +88,7 @@ async function remove(name: string, flags: Flags): Promise<void> {
 
 // --- members ----------------------------------------------------------------------------------------------------------------
 
-async function addReplica(name: string, flags: Flags): Promise<void> {
+export async function addReplica(name: string, flags: Flags): Promise<void> {
   await withCoordinator(flags, async (coordinator) => {
     const [register, nodes] = [await registerOf(coordinator, name), await coordinator.nodes()];
     const isMember = (node: string): boolean => register.members.some((member) => member.node === node);
@@ -136,7 +136,7 @@ async function addReplica(name: string, flags: Flags): Promise<void> {
 }
 
 /** The primary's place goes to another in-sync member. */
-async function handOver(
+export async function handOver(
   coordinator: Coordinator,
   nodes: readonly SeenNode[],
   register: Register,

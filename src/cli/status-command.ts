@@ -4,9 +4,10 @@ import { asHoldfastError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
 import { pause, withCoordinator } from './cluster.ts';
-import { type ClusterView, type MemberView, lookAt } from './cluster-status.ts';
+import { type ClusterView, lookAt } from './cluster-status.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
 import { endQuietlyWithoutReader, printJson, printTable } from './output.ts';
+import { detailOf } from './status-lines.ts';
 
 interface StatusFlags {
   coordinator?: string;
@@ -17,16 +18,6 @@ interface StatusFlags {
 const EXIT = { safe: 0, degraded: 1, unavailable: 2 } as const;
 const WATCH_MS = 1000;
 const CLEAR = '\u001b[H\u001b[2J';
-
-function detailOf({ sync, dirtyBytes, waits }: MemberView): string {
-  if (sync !== null) {
-    const { phase, pass, leftBytes, bytesPerSecond } = sync;
-    const left = bytesPerSecond > 0 ? `, ${Math.ceil(leftBytes / bytesPerSecond)} s left` : '';
-    return `${phase}, pass ${pass}, ${formatBytes(leftBytes)} left, ${formatBytes(bytesPerSecond)}/s${left}`;
-  }
-  const dirty = dirtyBytes === null ? '' : `${formatBytes(dirtyBytes)} to bring. `;
-  return `${dirty}${waits === null ? '' : `waits: ${waits}`}`.trim();
-}
 
 function show({ answer, nodes, volumes }: ClusterView): void {
   process.stdout.write(`${answer}\n`);

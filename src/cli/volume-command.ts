@@ -8,6 +8,7 @@ import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, createVolume, openVolume } from '../storage/volume-folder.ts';
 import { addClusterVolumeCommands, clusterInfo } from './cluster-volume-command.ts';
 import { createReplicated } from './cluster-volume-create.ts';
+import { addReplaceCommand } from './cluster-volume-replace.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
 import { addBackupCommands } from './backup-command.ts';
 import { addMarkCommand } from './mark-command.ts';
@@ -323,6 +324,7 @@ export function addVolumeCommand(
     .action((dir: string, flags: CheckFlags) => run(() => check(dir, flags), flags.json));
   addClusterVolumeCommands(volume, run);
   addVerifyCommand(volume, run);
+  addReplaceCommand(volume, run);
   addMarkCommand(volume, run);
   addBackupCommands(volume, run);
 }
