@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { type Exposed, checkExposure } from '../node/exposure.ts';
 import type { NbdTls } from '../node/nbd-tls.ts';
+import { type TlsFlags, clientCertOf } from './tls-flags.ts';
 
 export interface InsecureFlag {
   insecure?: boolean;
@@ -11,9 +12,26 @@ export function addInsecureOption(command: Command): Command {
   return command.option('--insecure', 'listen beyond loopback although nothing protects the port');
 }
 
-/** A port that speaks Holdfast's own protocol. */
+/** A port that speaks Holdfast's own protocol. Whom it lets in it knows, where anybody wants to know. */
 export function ownPort(flag: string, address: string, tls: boolean): Exposed {
-  return { flag, address, guard: tls ? 'TLS' : null, remedy: 'give --tls-cert, --tls-key and --tls-ca' };
+  return {
+    flag,
+    address,
+    guard: tls ? 'TLS' : null,
+    authenticates: true,
+    remedy: 'give --tls-cert, --tls-key and --tls-ca',
+  };
+}
+
+/**
+ * The port for clients: with certificates that may be left away and no tokens it is open to all, TLS or not.
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function clientPort(flags: { listen: string; tokens?: string } & TlsFlags, tls: boolean): Exposed {
+  const known = clientCertOf(flags) === 'require' || flags.tokens !== undefined;
+  const port = ownPort('--listen', flags.listen, tls && known);
+  const remedy = 'give --tokens, or leave --tls-client-cert allow away';
+  return tls && !known ? { ...port, remedy } : port;
 }
 
 /** NBD with TLS that clients may leave away is open to those that do. */
@@ -21,16 +39,17 @@ export function nbdPort(flag: string, address: string | undefined, tls: NbdTls |
   if (address === undefined) return [];
   const guard = tls?.policy === 'require' ? 'TLS' : null;
   const files = 'give --nbd-tls-cert and --nbd-tls-key with --nbd-tls-ca, or --nbd-tls-psk (and not --nbd-tls allow)';
-  return [{ flag, address, guard, remedy: files }];
+  return [{ flag, address, guard, authenticates: tls?.authenticates === true, remedy: files }];
 }
 
 /** The protocol of Redis has no TLS here: a password crosses the network as it is. */
-export function respPort(flag: string, address: string | undefined): Exposed[] {
+export function respPort(flag: string, address: string | undefined, password: boolean): Exposed[] {
   if (address === undefined) return [];
-  return [{ flag, address, guard: null, remedy: 'put a tunnel before it' }];
+  const remedy = password ? 'put a tunnel before it' : 'give --kv-password-file, or put a tunnel before it';
+  return [{ flag, address, guard: null, authenticates: password, remedy }];
 }
 
 /** @throws HoldfastError ACCESS, INVALID_ARGUMENT */
-export function checkPorts(ports: readonly Exposed[], { insecure }: InsecureFlag): void {
-  checkExposure(ports, insecure);
+export function checkPorts(ports: readonly Exposed[], { insecure }: InsecureFlag, tokens = false): void {
+  checkExposure(ports, insecure, tokens);
 }

@@ -9,6 +9,7 @@ export interface KvPortFlags extends TlsFlags {
   kv?: string;
   kvVolume: string;
   kvPasswordFile?: string;
+  nodeTokenFile?: string;
 }
 
 /**
@@ -27,8 +28,12 @@ export async function kvPortOf(flags: KvPortFlags, own: () => ClusterNode): Prom
 }
 
 /** A node forwards as itself. */
-function credentialsOf({ tlsCa, tlsCert, tlsKey }: KvPortFlags): ForwarderCredentials {
-  return { secure: tlsCa !== undefined, tls: { caFile: tlsCa, certFile: tlsCert, keyFile: tlsKey } };
+function credentialsOf({ tlsCa, tlsCert, tlsKey, nodeTokenFile }: KvPortFlags): ForwarderCredentials {
+  return {
+    secure: tlsCa !== undefined,
+    tls: { caFile: tlsCa, certFile: tlsCert, keyFile: tlsKey },
+    tokenFile: nodeTokenFile,
+  };
 }
 
 async function passwordOf({ kvPasswordFile }: KvPortFlags): Promise<string | null> {

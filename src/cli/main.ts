@@ -13,6 +13,7 @@ import { addNodeCommand } from './node-command.ts';
 import { reportError } from './output.ts';
 import { addServeCommand } from './serve-command.ts';
 import { addStatusCommand } from './status-command.ts';
+import { addTokenCommand } from './token-command.ts';
 import { addUpCommand } from './up-command.ts';
 import { addVolumeCommand } from './volume-command.ts';
 
@@ -27,6 +28,14 @@ async function run(work: () => Promise<void>, json = false): Promise<void> {
 const program = new Command('holdfast')
   .description('A replicated block store: volumes of fixed size, served over TCP')
   .version(PACKAGE_VERSION)
+  .option('--token-file <file>', 'the token that this command gives to nodes; or HOLDFAST_TOKEN')
+  .hook('preAction', (command) => {
+    const { tokenFile } = command.opts<{ tokenFile?: string }>();
+    if (tokenFile === undefined) return;
+    // Where the client library looks for it; what the environment said before counts no more.
+    process.env['HOLDFAST_TOKEN_FILE'] = tokenFile;
+    delete process.env['HOLDFAST_TOKEN'];
+  })
   .showHelpAfterError()
   .configureHelp({ sortSubcommands: false });
 addUpCommand(program, run);
@@ -39,6 +48,7 @@ addKvCommand(program, run);
 addNbdCommand(program, run);
 addCoordinatorCommand(program, run);
 addConfigCommand(program, run);
+addTokenCommand(program, run);
 addBenchCommand(program, run);
 addFaultCommand(program, run);
 program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));

@@ -11,11 +11,20 @@ import type { Exposed } from '../node/exposure.ts';
 import { Faults } from '../node/faults.ts';
 import type { NbdTls } from '../node/nbd-tls.ts';
 import type { Log } from '../node/server.ts';
-import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort, ownPort, respPort } from './exposed-ports.ts';
+import {
+  type InsecureFlag,
+  addInsecureOption,
+  checkPorts,
+  clientPort,
+  nbdPort,
+  ownPort,
+  respPort,
+} from './exposed-ports.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
+import { type TokensFlag, addTokensOption, tokensOf } from './token-command.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
 import { toldToStop } from './signals.ts';
 
@@ -24,7 +33,8 @@ const EXIT_FATAL = 74;
 /** For calls to the coordinator that no failover waits for. */
 const PATIENT_MS = 5000;
 
-export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags {
+export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensFlag {
+  nodeTokenFile?: string;
   name: string;
   dir: string;
   coordinator?: string;
@@ -81,9 +91,11 @@ function faultsOf({ enableFaults }: NodeFlags, log: Log): Faults | undefined {
   return new Faults((message, fields) => log('warn', `fault: ${message}`, fields), process.env['HOLDFAST_CRASH_AT']);
 }
 
-function portsOf({ listen, peerListen, nbd, kv }: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed[] {
-  const own = [ownPort('--listen', listen, tls), ownPort('--peer-listen', peerListen, tls)];
-  return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv)];
+function portsOf(flags: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed[] {
+  const { peerListen, nbd, kv } = flags;
+  const own = [clientPort(flags, tls), ownPort('--peer-listen', peerListen, tls)];
+  const password = flags.kvPasswordFile !== undefined || Boolean(process.env['HOLDFAST_KV_PASSWORD']);
+  return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv, password)];
 }
 
 async function node(flags: NodeFlags): Promise<void> {
@@ -92,7 +104,8 @@ async function node(flags: NodeFlags): Promise<void> {
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
   const tls = await portTlsOf(flags, log);
   tls?.checkOwn(flags.name);
-  checkPorts(portsOf(flags, tls !== null, nbdTls), flags);
+  const tokens = await tokensOf(flags, log);
+  checkPorts(portsOf(flags, tls !== null, nbdTls), flags, tokens !== null);
   const deadlineMs = millisecondsOf('registerMs', flags.registerMs);
   const [heartbeatMs, promiseMs, suspicionMs] = (['heartbeatMs', 'promiseMs', 'suspicionMs'] as const).map((name) =>
     millisecondsOf(name, flags[name]),
@@ -112,6 +125,7 @@ async function node(flags: NodeFlags): Promise<void> {
     nbdTls,
     tls,
     clientCert: clientCertOf(flags),
+    tokens,
     whenIsolated: whenIsolatedOf(flags),
     scrubMs: scrubMsOf(flags),
     kv: await kvPortOf(flags, () => running),
@@ -159,7 +173,10 @@ export function addNodeCommand(
     .requiredOption('--name <name>', 'of this node, the same at each start')
     .requiredOption('--dir <dir>', 'its folder, made if it is not there');
   addCoordinatorOption(command);
-  addClientCertOption(addTlsOptions(addInsecureOption(command)));
+  addTokensOption(addClientCertOption(addTlsOptions(addInsecureOption(command)))).option(
+    '--node-token-file <file>',
+    'the token that this node gives the others when it forwards; not needed with TLS',
+  );
   addNbdTlsOptions(
     command
       .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')

@@ -6,17 +6,18 @@ import type { HoldfastError } from '../base/errors.ts';
 import { SingleNode } from '../node/single-node.ts';
 import type { Log } from '../node/server.ts';
 import { isVolume } from '../storage/volume-folder.ts';
-import { type InsecureFlag, addInsecureOption, checkPorts, nbdPort, ownPort } from './exposed-ports.ts';
+import { type InsecureFlag, addInsecureOption, checkPorts, clientPort, nbdPort } from './exposed-ports.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { Progress, printJson } from './output.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
+import { type TokensFlag, addTokensOption, tokensOf } from './token-command.ts';
 import { createWithProgress, parseDurability } from './volume-command.ts';
 import { toldToStop } from './signals.ts';
 
 /** Exit code after a failed disk or a lost worker: EX_IOERR of sysexits. */
 const EXIT_FATAL = 74;
 
-export interface ServeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags {
+export interface ServeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensFlag {
   size?: string;
   name?: string;
   listen: string;
@@ -33,7 +34,8 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
   const tls = await portTlsOf(flags, log);
-  checkPorts([ownPort('--listen', flags.listen, tls !== null), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags);
+  const tokens = await tokensOf(flags, log);
+  checkPorts([clientPort(flags, tls !== null), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags, tokens !== null);
   const progress = new Progress('replaying the journal');
   const durable = parseDurability(flags.durability);
   const node = await SingleNode.start({
@@ -43,6 +45,7 @@ export async function serve(dir: string, flags: ServeFlags, hint?: (node: Single
     nbdTls,
     tls,
     clientCert: clientCertOf(flags),
+    tokens,
     readOnly: flags.readOnly ?? false,
     durable,
     log,
@@ -129,7 +132,7 @@ export function addServeCommand(
 ): void {
   const flags = (command: Command): Command =>
     addNbdTlsOptions(
-      addClientCertOption(addTlsOptions(addInsecureOption(command)))
+      addTokensOption(addClientCertOption(addTlsOptions(addInsecureOption(command))))
         .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')
         .option('--nbd <host:port>', 'export the volume over NBD too; or unix:PATH'),
     )

@@ -10,6 +10,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type ConnectionOptions, type SecureContext, createSecureContext } from 'node:tls';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { MAX_TOKEN_BYTES } from '../protocol/auth.ts';
 
 /** Files in PEM. */
 export interface ClientTls {
@@ -27,9 +28,6 @@ export interface CredentialOptions {
   token?: string | undefined;
   tokenFile?: string | undefined;
 }
-
-/** Longest token that a server takes, bytes. */
-const MAX_TOKEN_BYTES = 255;
 
 export class Credentials {
   /** Connections are under TLS. */

@@ -8,6 +8,7 @@
 import type { Socket } from 'node:net';
 import { HoldfastError } from '../base/errors.ts';
 import { FrameDecoder, type FrameHeader } from '../protocol/frame.ts';
+import { WANTS_AUTH, encodeAuth } from '../protocol/auth.ts';
 import { decodeHelloReply, encodeHello, type HelloReply } from '../protocol/handshake.ts';
 import { FIRST_FREE_ID, MAX_VERSION, MESSAGES, messageName, MIN_VERSION } from '../protocol/messages.ts';
 import { decodeError, encodeFrame } from '../protocol/replies.ts';
@@ -74,7 +75,7 @@ export class Link {
   }
 
   /**
-   * Opens a connection and says HELLO.
+   * Opens a connection and says HELLO, and gives a token where one is wanted.
    * @throws HoldfastError UNREACHABLE, CONNECTION_LOST, ACCESS, what the server answers, ABORTED by the signal
    */
   static async open(
@@ -110,6 +111,9 @@ export class Link {
       const reply = decodeHelloReply(await own.control(MESSAGES.HELLO.number, request, timeoutMs));
       if (reply.version < MIN_VERSION || reply.version > MAX_VERSION) {
         throw new HoldfastError('WRONG_VERSION', { operation: 'HELLO', peer: own.peer, detail: `${reply.version}` });
+      }
+      if ((reply.features & WANTS_AUTH) !== 0n) {
+        await own.control(MESSAGES.AUTH.number, encodeAuth(credentials.token(own.peer)), timeoutMs);
       }
       return { link: own, hello: reply };
     } catch (error) {

@@ -30,6 +30,7 @@ import { type Forwarded, NodeKv } from './node-kv.ts';
 import { RespServer } from './resp-server.ts';
 import { type PeerLimits, PeerNetwork } from './peer-server.ts';
 import type { PortTls } from './port-tls.ts';
+import type { Tokens } from './tokens.ts';
 import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { Timeline } from './timeline.ts';
@@ -60,6 +61,7 @@ export interface ClusterNodeOptions {
   /** Of the ports for clients and for nodes. */
   tls?: PortTls | null | undefined;
   clientCert?: 'require' | 'allow' | undefined;
+  tokens?: Tokens | null | undefined;
   /** A port for clients of Redis. */
   kv?: KvPortOptions | undefined;
   /** Host to tell others instead of the one that is listened on. */
@@ -159,6 +161,7 @@ export class ClusterNode implements Host {
       log: options.log,
       tls: options.tls,
       clientCert: options.clientCert,
+      tokens: options.tokens,
       admin: (request) => admin.perform(request),
       missing: (name) => this.missing(name),
       nodeName: options.name,

@@ -4,6 +4,7 @@ import type { VolumeLocation } from '../protocol/location.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { Connection } from './connection.ts';
+import type { Watchman } from './door.ts';
 
 /** Bounds on a connection. All of them are settings of the server. */
 export interface ConnectionLimits {
@@ -31,6 +32,10 @@ export interface ConnectionHost {
   volumes(): ServedVolume[];
   /** A node of a cluster takes requests that are about the node. Rejects with a HoldfastError. */
   admin?: ((request: unknown) => Promise<object>) | undefined;
+  /** False: who is let in only reads. */
+  readonly mayWrite: boolean;
+  /** Where tokens are wanted. */
+  readonly watchman?: Watchman | null;
   log(level: 'info' | 'warn', message: string, fields: object): void;
   closed(connection: Connection): void;
 }

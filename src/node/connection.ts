@@ -11,14 +11,7 @@ import { crc32, crcBlocks } from '../base/checksum.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BYTES } from '../base/units.ts';
 import { FrameDecoder, type FrameHeader, HEADER_BYTES, encodeHeader } from '../protocol/frame.ts';
-import {
-  agree,
-  decodeAttach,
-  decodeExtentsRequest,
-  decodeHello,
-  decodeInfo,
-  encodeExtents,
-} from '../protocol/handshake.ts';
+import { decodeAttach, decodeExtentsRequest, decodeInfo, encodeExtents } from '../protocol/handshake.ts';
 import { decodeChangesRequest, decodeMark, encodeChanges, encodeMarks } from '../protocol/marks.ts';
 import { MESSAGE_BY_NUMBER, MESSAGES, REPLY_BIT } from '../protocol/messages.ts';
 import { encodeError } from '../protocol/replies.ts';
@@ -28,29 +21,27 @@ import type { Slot } from '../storage/arena.ts';
 import { checkMarkName } from '../storage/marks.ts';
 import { administer } from './administer.ts';
 import type { ConnectionHost } from './connection-host.ts';
+import { Door, type Session, secondHello } from './door.ts';
 import { deadlineOf, expiryOf } from './deadlines.ts';
 import { FlowControl } from './flow-control.ts';
 import { HandOver } from './hand-over.ts';
 import { kvOf } from './kv-served.ts';
 import { perform } from './kv-requests.ts';
-import { helloReplyOf, infoOf, listOf, locationOf } from './questions.ts';
+import { infoOf, listOf, locationOf } from './questions.ts';
 
 const KEEP_FREE_SHARE = 0.25;
 const EXTENTS_PER_TURN = 8;
-
-interface Session {
-  session: bigint;
-  generation: number;
-  client: string;
-}
 
 export class Connection {
   readonly peer: string;
   readonly openedAtMs: number;
   requests = 0;
   private readonly flow: FlowControl;
-  private readonly host: ConnectionHost;
+  /** As whoever is let in sees it. */
+  private host: ConnectionHost;
+  private readonly door: Door;
   private readonly decoder: FrameDecoder;
+  /** Null until it is let in. */
   private hello: Session | null = null;
   private volume: ServedVolume | null = null;
   /** The one that it is attached to, or is being attached to. */
@@ -69,6 +60,15 @@ export class Connection {
 
   constructor(socket: Socket, host: ConnectionHost) {
     this.host = host;
+    this.door = new Door(host, this, {
+      answer: (id, type, payload) => this.answer(id, type, payload),
+      fail: (id, type, error) => this.fail(id, type, error),
+      goodbye: (error) => this.goodbye(error),
+      enter: (hello, granted) => {
+        this.hello = hello;
+        this.host = granted;
+      },
+    });
     this.peer = `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? 0}`;
     this.openedAtMs = performance.now();
     this.decoder = new FrameDecoder(
@@ -93,7 +93,7 @@ export class Connection {
     const { handshakeMs, stallMs } = this.host.limits;
     if (this.hello === null && nowMs - this.openedAtMs > handshakeMs) {
       return this.goodbye(
-        new HoldfastError('DEADLINE', { operation: 'handshake', detail: `no HELLO within ${handshakeMs} ms` }),
+        new HoldfastError('DEADLINE', { operation: 'handshake', detail: `no HELLO and AUTH within ${handshakeMs} ms` }),
       );
     }
     const stuck = this.decoder.midFrame && !this.flow.paused;
@@ -156,7 +156,8 @@ export class Connection {
   // --- requests -----------------------------------------------------------------------------------------------------
 
   private payloadFor(h: FrameHeader): Uint8Array | null {
-    if (h.type !== MESSAGES.WRITE.number || this.volume === null) return null;
+    if (h.type !== MESSAGES.WRITE.number || this.volume === null)
+      return this.hello === null ? this.door.header(h) : null;
     const at = h.offset % BLOCK_BYTES;
     const pages = Math.ceil((at + h.count) / BLOCK_BYTES);
     // While slots are scarce a half-sent frame gets none: it waits in memory of its own, and holds nobody up.
@@ -182,11 +183,11 @@ export class Connection {
 
   private serve(h: FrameHeader, requestId: number, payload: Uint8Array | null): void {
     try {
-      if (h.type === MESSAGES.HELLO.number) return this.sayHello(requestId, payload);
-      if (this.hello === null) {
-        throw new HoldfastError('BAD_FRAME', { operation: 'serve', detail: 'the first message must be HELLO' });
-      }
+      if (this.hello === null) return this.door.frame(h, payload, this.flow.socket);
       switch (h.type) {
+        case MESSAGES.HELLO.number:
+        case MESSAGES.AUTH.number:
+          throw secondHello();
         case MESSAGES.PING.number:
           return this.answer(requestId, h.type, null);
         case MESSAGES.LIST.number:
@@ -223,24 +224,10 @@ export class Connection {
     this.incoming = null;
   }
 
-  private sayHello(requestId: number, payload: Uint8Array | null): void {
-    const h = decodeHello(payload);
-    if (this.hello !== null) throw new HoldfastError('BAD_FRAME', { operation: 'HELLO', detail: 'a second HELLO' });
-    let version: number;
-    try {
-      version = agree(h);
-    } catch (error) {
-      this.fail(requestId, MESSAGES.HELLO.number, error as HoldfastError);
-      return this.goodbye(error as HoldfastError);
-    }
-    this.hello = { session: h.session, generation: h.generation, client: h.client };
-    this.answer(requestId, MESSAGES.HELLO.number, helloReplyOf(this.host, version));
-  }
-
   private answerInfo(requestId: number, payload: Uint8Array | null): void {
     const name = decodeInfo(payload);
     const volume = name === '' && this.volume !== null ? this.volume : this.host.volume(name);
-    this.answer(requestId, MESSAGES.INFO.number, infoOf(volume.info()));
+    this.answer(requestId, MESSAGES.INFO.number, infoOf(volume.info(), this.host.mayWrite));
   }
 
   private attach(requestId: number, payload: Uint8Array | null): void {
@@ -252,7 +239,7 @@ export class Connection {
       });
     }
     const volume = this.host.volume(name, access);
-    this.readsOnly = access === 'any';
+    this.readsOnly = access === 'any' || !this.host.mayWrite;
     this.wanted = volume;
     const { session, generation } = this.hello!;
     const attached = (attachment: Attachment | null): void => {
@@ -262,7 +249,7 @@ export class Connection {
       this.attachment = attachment;
       this.epoch = info.epoch;
       this.since = since?.seq ?? info.position.seq;
-      this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info));
+      this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info, this.host.mayWrite));
     };
     if (session === 0n || this.readsOnly) return attached(null);
     this.attaching = true;

@@ -13,6 +13,8 @@ export interface Exposed {
   address: string;
   /** What protects it; null: nothing does. */
   guard: 'TLS' | null;
+  /** Whoever gets in is known. */
+  authenticates: boolean;
   /** What its owner could do besides `--insecure`. */
   remedy: string;
 }
@@ -25,11 +27,21 @@ export function isLoopback(address: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(v4);
 }
 
-/** @throws HoldfastError ACCESS, with what to do about it */
-export function checkExposure(ports: readonly Exposed[], insecure: boolean | undefined): void {
-  if (insecure === true) return;
-  for (const { flag, address, guard, remedy } of ports) {
-    if (guard !== null || isLoopback(address)) continue;
+/**
+ * @param tokens clients of the node need tokens: a port that asks nobody who he is would be the way around them
+ * @throws HoldfastError ACCESS, with what to do about it
+ */
+export function checkExposure(ports: readonly Exposed[], insecure: boolean | undefined, tokens = false): void {
+  for (const { flag, address, guard, authenticates, remedy } of ports) {
+    if (isLoopback(address)) continue;
+    if (tokens && !authenticates) {
+      throw new HoldfastError('ACCESS', {
+        operation: `listen for ${flag}`,
+        detail: `${address} can be reached from other machines, and lets in whoever has no token (--tokens)`,
+        remedy: `${remedy}; or listen on 127.0.0.1`,
+      });
+    }
+    if (guard !== null || insecure === true) continue;
     throw new HoldfastError('ACCESS', {
       operation: `listen for ${flag}`,
       detail: `${address} can be reached from other machines, and nothing protects it`,

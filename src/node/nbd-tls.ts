@@ -37,11 +37,15 @@ const PSK_CIPHERS = ['ECDHE-PSK-CHACHA20-POLY1305', 'ECDHE-PSK-AES128-CBC-SHA256
 
 export class NbdTls {
   readonly policy: Exclude<TlsPolicy, 'off'>;
+  /** Nobody gets in who is not known by a certificate or a key. */
+  readonly authenticates: boolean;
   private readonly options: TlsOptions;
 
   constructor(policy: Exclude<TlsPolicy, 'off'>, options: TlsOptions) {
     this.policy = policy;
     this.options = options;
+    const known = options.ca !== undefined || options.pskCallback !== undefined;
+    this.authenticates = policy === 'require' && known;
   }
 
   /**

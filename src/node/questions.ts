@@ -10,7 +10,7 @@ import { SESSION_WINDOW } from '../protocol/messages.ts';
 import type { VolumeInfo } from '../replication/served-volume.ts';
 import type { ConnectionHost } from './connection-host.ts';
 
-export function helloReplyOf(host: ConnectionHost, version: number): Uint8Array {
+export function helloReplyOf(host: ConnectionHost, version: number, features: bigint): Uint8Array {
   const { maxInFlightBytes, maxInFlightRequests } = host.limits;
   const limits = {
     maxPayloadBytes: MAX_IO_BYTES,
@@ -18,7 +18,7 @@ export function helloReplyOf(host: ConnectionHost, version: number): Uint8Array 
     maxInFlightRequests,
     sessionWindow: SESSION_WINDOW,
   };
-  return encodeHelloReply({ version, features: 0n, limits, server: host.serverName });
+  return encodeHelloReply({ version, features, limits, server: host.serverName });
 }
 
 export function listOf(host: ConnectionHost, from: number): Uint8Array {
@@ -26,8 +26,10 @@ export function listOf(host: ConnectionHost, from: number): Uint8Array {
   return encodeList(volumes, from);
 }
 
-export function infoOf(info: VolumeInfo): Uint8Array {
-  const described: WireInfo = { ...info, blockBytes: BLOCK_BYTES, atomicBytes: MAX_IO_BYTES };
+/** @param mayWrite whether whoever is told may */
+export function infoOf(info: VolumeInfo, mayWrite: boolean): Uint8Array {
+  const readOnly = info.readOnly || !mayWrite;
+  const described: WireInfo = { ...info, readOnly, blockBytes: BLOCK_BYTES, atomicBytes: MAX_IO_BYTES };
   return encodeVolumeInfo(described);
 }
 

@@ -14,9 +14,12 @@ import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import { Connection } from './connection.ts';
 import type { ConnectionHost, ConnectionLimits } from './connection-host.ts';
+import { Watchman } from './door.ts';
 import { listenOn } from './listen.ts';
 import type { PortTls } from './port-tls.ts';
 import { TlsFront } from './tls-front.ts';
+import type { Tokens } from './tokens.ts';
+import { Verdicts } from './verdicts.ts';
 import { PACKAGE_VERSION } from './version.ts';
 
 export const DEFAULT_LIMITS: ConnectionLimits = {
@@ -51,6 +54,8 @@ export interface ServerOptions {
   tls?: PortTls | null | undefined;
   /** With TLS: a client may leave its certificate away. */
   clientCert?: 'require' | 'allow' | undefined;
+  /** Whoever is no node, and no operator by his certificate, has to give one of these. */
+  tokens?: Tokens | null | undefined;
   /** Gets the socket of each connection; for faults. */
   hold?: ((socket: Socket) => void) | undefined;
 }
@@ -61,6 +66,8 @@ export class Server implements ConnectionHost {
   readonly serverName = `holdfast ${PACKAGE_VERSION}`;
   readonly nodeName: string;
   readonly admin: ConnectionHost['admin'];
+  readonly mayWrite = true;
+  readonly watchman: Watchman | null;
   private readonly missing: (name: string) => HoldfastError | null;
   private readonly hold: ServerOptions['hold'];
   private readonly maxConnections: number;
@@ -84,6 +91,8 @@ export class Server implements ConnectionHost {
     this.admin = options.admin;
     this.hold = options.hold;
     this.missing = options.missing ?? (() => null);
+    const tokens = options.tokens ?? null;
+    this.watchman = tokens && new Watchman(tokens, new Verdicts(this.logger));
     this.front = this.frontOf(options);
     this.net = this.front?.net ?? createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
@@ -178,6 +187,7 @@ export class Server implements ConnectionHost {
   private accept(socket: Socket): void {
     const connection = new Connection(socket, this);
     this.connections.add(connection);
+    this.watchman?.arrived(connection);
     this.hold?.(connection.socket);
     if (this.connections.size > this.maxConnections) {
       connection.goodbye(
@@ -188,6 +198,7 @@ export class Server implements ConnectionHost {
 
   closed(connection: Connection): void {
     this.connections.delete(connection);
+    this.watchman?.gone(connection);
   }
 
   /** Stops listening, tells clients, waits a moment for answers under way. */

@@ -65,6 +65,7 @@ export const MESSAGES = {
   GOODBYE: { number: 6, request: NONE, reply: [0, MAX_ERROR_BYTES], ...PLAIN, unsolicited: true },
   LOCATE: { number: 7, request: CONTROL, reply: CONTROL, ...PLAIN },
   ADMIN: { number: 8, request: CONTROL, reply: CONTROL, ...PLAIN },
+  AUTH: { number: 9, request: [2, 512], reply: NONE, ...PLAIN },
   READ: { number: 16, request: NONE, reply: [0, MAX_IO_BYTES], ...ON_VOLUME, counted: 'reply' },
   WRITE: { number: 17, request: [1, MAX_IO_BYTES], reply: NONE, ...MUTATION, counted: 'request' },
   FLUSH: { number: 18, request: NONE, reply: NONE, ...ON_VOLUME },

@@ -26,6 +26,7 @@ const ofNode = new Map(['a', 'b'].map((name) => [name, ca.issue(name, undefined,
 const coordinatorPair = ca.issue('coordinator');
 let cluster: TestCluster;
 let peerPort = 0;
+let token = '';
 
 function flagsOf(pair: { certFile: string; keyFile: string }, caFile = ca.certFile): string[] {
   return ['--tls-cert', pair.certFile, '--tls-key', pair.keyFile, '--tls-ca', caFile];
@@ -37,7 +38,11 @@ function envOf(pair: { certFile: string; keyFile: string }): NodeJS.ProcessEnv {
 
 test.before(async () => {
   const tls = (name: string): string[] => flagsOf(ofNode.get(name) ?? coordinatorPair);
-  cluster = await TestCluster.start(['a', 'b'], { tls, env: envOf(operator) });
+  // A node and an operator need no token: they are known by their certificates. A client needs both.
+  const tokens = join(folder, 'tokens');
+  const create = ['token', 'create', 'app', '--role', 'read-write', '--volume', 'v', '--tokens', tokens];
+  token = (await holdfast(create)).stdout.toString().trim();
+  cluster = await TestCluster.start(['a', 'b'], { tls, env: envOf(operator), args: ['--tokens', tokens] });
   const slot = cluster.slot('a');
   peerPort = Number(slot.args[slot.args.indexOf('--peer-listen') + 1]!.split(':')[1]);
 });
@@ -47,7 +52,7 @@ test.after(() => cluster.stop());
 test('replicas are made, kept in sync and failed over, all of it under TLS', async () => {
   await cluster.create('v', '16MiB', 2);
   await cluster.untilSafe();
-  const volume = await connect(cluster.url('v'), { tls: { caFile: ca.certFile, ...client } });
+  const volume = await connect(cluster.url('v'), { token, tls: { caFile: ca.certFile, ...client } });
   const bytes = Buffer.alloc(1024 * 1024, 'replicated');
   await volume.write(0, bytes);
   const primary = await cluster.primary('v');

@@ -1,0 +1,72 @@
+/** Tokens in a cluster without TLS: what admins may, and nodes that forward to each other with a token of their own. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { connectKv } from '../../src/client/index.ts';
+import { TestCluster } from '../support/cluster.ts';
+import { freePorts } from '../support/free-ports.ts';
+import { RespClient } from '../support/resp-client.ts';
+import { holdfast, temporaryFolder } from '../support/server-process.ts';
+
+const test = suite('security, tokens in a cluster');
+const folder = temporaryFolder();
+const file = join(folder, 'tokens');
+const nodeFile = join(folder, 'node.token');
+let cluster: TestCluster;
+let app = '';
+
+async function create(name: string, ...more: string[]): Promise<string> {
+  const { code, stdout, stderr } = await holdfast(['token', 'create', name, '--tokens', file, ...more]);
+  assert.is(code, 0, stderr);
+  return stdout.toString().trim();
+}
+
+test.before(async () => {
+  const boss = await create('boss', '--role', 'admin');
+  app = await create('app', '--role', 'read-write', '--volume', 'keys');
+  writeFileSync(nodeFile, await create('nodes', '--role', 'read-write'), { mode: 0o600 });
+  const args = ['--tokens', file, '--node-token-file', nodeFile];
+  cluster = await TestCluster.start(['a', 'b'], { args, env: { HOLDFAST_TOKEN: boss } });
+});
+
+test.after(() => cluster.stop());
+
+test('an admin makes a volume, others do not even see the status', async () => {
+  await cluster.create('keys', '64MiB', 2, '--kind', 'kv');
+  await cluster.untilSafe();
+  const env = { HOLDFAST_COORDINATOR: cluster.coordinatorUrl, HOLDFAST_TOKEN: app };
+  const args = ['volume', 'create', 'more', '--size', '8MiB', '--replicas', '2', '--allow-sparse'];
+  const { code, stderr } = await holdfast(args, { env });
+  assert.is(code, 1);
+  assert.match(stderr, /the token "app" is no admin/);
+});
+
+async function portOf(node: string): Promise<RespClient> {
+  const [port] = await freePorts(1);
+  await cluster.kill(node, 'SIGTERM');
+  await cluster.restart(node, '--kv', `127.0.0.1:${port}`);
+  await cluster.untilSafe();
+  return RespClient.open(port!);
+}
+
+test('a port for Redis forwards with the token of its node', async () => {
+  const backup = (await cluster.primary('keys')) === 'a' ? 'b' : 'a';
+  const redis = await portOf(backup);
+  assert.is(String(await redis.call('SET', 'k', 'v')), '+OK\r\n');
+  redis.close();
+  const url = cluster.url('keys').replace('holdfast:', 'holdfast-kv:');
+  const store = await connectKv(url, { token: app, connectMs: 5000 });
+  assert.is(String((await store.get('k'))!.value), 'v');
+  await store.close();
+});
+
+test('and not without one', async () => {
+  const backup = (await cluster.primary('keys')) === 'a' ? 'b' : 'a';
+  writeFileSync(nodeFile, 'hf_none');
+  const redis = await portOf(backup);
+  assert.match(String(await redis.call('SET', 'k', 'w')), /^-/);
+  redis.close();
+});
+
+test.run();
