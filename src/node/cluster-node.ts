@@ -49,6 +49,7 @@ const LAST_WORDS_MS = 200;
 /** Commands of Redis clients that were begun may be answered so long. */
 const RESP_DRAIN_MS = 500;
 const UNREACHED_LOG_MS = 60_000;
+const MAX_TOLD = 1024;
 export const MAX_VOLUMES = 256;
 
 export interface ClusterNodeOptions {
@@ -273,12 +274,13 @@ export class ClusterNode implements Host {
     this.happenings.note(message, fields);
   }
 
-  /** Attempts to reach a node that is down come five times a second: they are told once a minute. */
-  private logPeers(message: string, fields: { volume?: string; node?: string }): void {
+  /** Attempts to reach a node that is down come five times a second: they are told once a minute, for each reason. */
+  private logPeers(message: string, fields: { volume?: string; node?: string; reason?: string }): void {
     if (fields.node !== undefined && message === 'a replica is not reached') {
-      const key = `${fields.volume}/${fields.node}`;
+      const key = `${fields.volume}/${fields.node}/${fields.reason}`;
       const nowMs = performance.now();
       if (nowMs - (this.toldMs.get(key) ?? -Infinity) < UNREACHED_LOG_MS) return;
+      if (this.toldMs.size > MAX_TOLD) this.toldMs.clear();
       this.toldMs.set(key, nowMs);
     }
     this.log('info', message, fields);

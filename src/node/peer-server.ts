@@ -18,6 +18,7 @@ import { PeerStream } from './peer-link.ts';
 import { dialFailure, dialPeer, impostor, peerFront } from './peer-tls.ts';
 import type { PortTls } from './port-tls.ts';
 import type { Log } from './server.ts';
+import { Verdicts } from './verdicts.ts';
 
 export interface PeerLimits {
   /** Connecting and HELLO of both ends have to come within it. */
@@ -46,7 +47,7 @@ export interface PeerNetworkOptions {
   faults?: Faults | null;
   /** With it every stream is under mutual TLS. */
   tls?: PortTls | null | undefined;
-  /** Of handshakes. */
+  /** Of handshakes; default: `log`. */
   verdicts?: Log | undefined;
 }
 
@@ -92,6 +93,7 @@ export class PeerNetwork {
   private readonly limits: PeerLimits;
   private readonly log: (message: string, fields: object) => void;
   private readonly faults: Faults | null;
+  private readonly verdicts: Verdicts;
   private readonly net: NetServer;
   private readonly tls: PortTls | null;
   /** Ends connections that are not let in yet. */
@@ -111,10 +113,12 @@ export class PeerNetwork {
     this.limits = { ...DEFAULT_PEER_LIMITS, ...options.limits };
     this.log = options.log ?? (() => {});
     this.faults = options.faults ?? null;
+    const verdicts: Log = options.verdicts ?? ((_level, message, fields) => this.log(message, fields));
+    this.verdicts = new Verdicts(verdicts);
     this.tls = options.tls ?? null;
     const accept = (socket: Socket): void => this.accept(socket);
     const { stallMs, handshakeMs } = this.limits;
-    const front = this.tls && peerFront(this.tls, handshakeMs, accept, options.verdicts ?? (() => {}));
+    const front = this.tls && peerFront(this.tls, handshakeMs, accept, verdicts);
     this.net = front?.net ?? createServer({ pauseOnConnect: true }, accept);
     this.endPending = () => front?.end();
     this.looking = setInterval(() => {
@@ -242,7 +246,13 @@ export class PeerNetwork {
           })
         : (impostor(stream.socket, hello.from) ?? refusalOf({ ...this.own(meant), to: null, streamId: null }, hello));
     if (refusal !== null || joined === undefined) {
-      this.log('a replica is refused', { address: stream.address, from: hello.from, reason: refusal?.message });
+      const { volume, from } = hello;
+      this.verdicts.tell('warn', 'refused: a replica', {
+        volume,
+        from,
+        address: stream.address,
+        reason: refusal?.message,
+      });
       if (refusal !== null) stream.fail(refusal);
       return null;
     }

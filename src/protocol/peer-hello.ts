@@ -96,12 +96,20 @@ export function refusalOf(own: Expected, hello: PeerHello): HoldfastError | null
   }
   if (hello.volumeId !== own.volumeId) {
     const detail = `${hello.from} has ${hello.volume} as ${hello.volumeId}, ${own.from} has ${own.volume} as ${own.volumeId}`;
-    return wrong('NO_SUCH_VOLUME', detail, 'see that both nodes hold replicas of the same volume');
+    return wrong(
+      'NO_SUCH_VOLUME',
+      detail,
+      'another cluster has a volume of that name: see which cluster each address belongs to',
+    );
   }
   const bound = own.registerId !== NO_ID && hello.registerId !== NO_ID;
   if (bound && hello.registerId !== own.registerId) {
     const detail = `${hello.from} belongs to register ${hello.registerId}, ${own.from} to ${own.registerId}`;
-    return wrong('INVALID_ARGUMENT', detail, 'one of them is a copy from another group, or the register was made anew');
+    return wrong(
+      'INVALID_ARGUMENT',
+      detail,
+      'one of them belongs to another cluster, is a copy from another group, or the register was made anew',
+    );
   }
   if (own.streamId !== null && hello.streamId !== own.streamId) {
     return wrong('INVALID_ARGUMENT', `${hello.from} answers to another stream`, 'see what stands between the nodes');
