@@ -8,6 +8,9 @@ import { type ReadFlags, type Run, addReadFlags, readsOf, wholeNumber, withStore
 import { print, shown, told } from './kv-text.ts';
 import { printJson } from './output.ts';
 
+/** The largest request of the client library. */
+const MAX_STDIN_BYTES = 1024 * 1024;
+
 interface Flags extends ReadFlags {
   base64?: boolean;
   json?: boolean;
@@ -45,9 +48,17 @@ async function get(url: string, key: string, flags: Flags): Promise<void> {
   });
 }
 
+/** Not more than a volume could take. @throws HoldfastError TOO_LARGE */
 async function stdin(): Promise<Buffer> {
   const parts: Buffer[] = [];
-  for await (const part of process.stdin as AsyncIterable<Buffer>) parts.push(part);
+  let bytes = 0;
+  for await (const part of process.stdin as AsyncIterable<Buffer>) {
+    parts.push(part);
+    bytes += part.length;
+    if (bytes <= MAX_STDIN_BYTES) continue;
+    const detail = `more than ${MAX_STDIN_BYTES} bytes on stdin; a value may have 196608`;
+    throw new HoldfastError('TOO_LARGE', { operation: 'put', detail, remedy: 'cut it into several keys' });
+  }
   return Buffer.concat(parts);
 }
 
@@ -69,7 +80,8 @@ async function put(url: string, key: string, value: string | undefined, flags: F
     const { applied, version, existed, previous } = await store.put(typed(key, flags), bytes, options);
     if (!applied) process.exitCode = 1;
     const before = previous === null ? {} : told('previous', previous);
-    if (flags.json) printJson({ applied, version, existed, ...before });
+    // Where the condition did not hold nobody said whether the key is there.
+    if (flags.json) printJson({ applied, version, ...(applied && { existed }), ...before });
     else if (!applied) process.stderr.write('not done: the condition does not hold\n');
     else if (previous !== null) process.stdout.write(previous);
   });
@@ -91,25 +103,32 @@ async function scan(url: string, flags: Flags): Promise<void> {
   const text = (one: string | undefined): Buffer | undefined => (one === undefined ? undefined : typed(one, flags));
   const range = { prefix: text(flags.prefix), from: text(flags.from), end: text(flags.end) };
   const limit = flags.limit === undefined ? undefined : wholeNumber('--limit', flags.limit);
+  let stale = 0;
   await withStore(url, readsOf(flags), async (store) => {
     for await (const entry of store.scan({ ...range, limit, keysOnly: flags.keysOnly })) {
-      const { value: _value, ...key } = entry;
-      if (flags.json) {
-        await print(
-          `${JSON.stringify(flags.keysOnly ? { ...told('key', key.key), version: key.version } : entryFields(entry))}\n`,
-        );
-      } else await print(flags.keysOnly ? `${shown(entry.key)}\n` : `${shown(entry.key)}\t${shown(entry.value)}\n`);
+      if (entry.stale) stale++;
+      const { key, value, version } = entry;
+      const fields = { ...told('key', key), version, ...(entry.stale && { stale: true }) };
+      if (flags.json) await print(`${JSON.stringify(flags.keysOnly ? fields : entryFields(entry))}\n`);
+      else await print(flags.keysOnly ? `${shown(key)}\n` : `${shown(key)}\t${shown(value)}\n`);
     }
   });
+  if (stale > 0 && !flags.json) process.stderr.write(`stale: nobody vouches for ${stale} of them\n`);
 }
 
 async function watch(url: string, flags: Flags): Promise<void> {
   const abort = new AbortController();
-  const end = (): void => abort.abort();
+  let open = false;
+  const end = (): void => {
+    abort.abort();
+    // Nobody waits for a cluster that is not there.
+    if (!open) process.exit();
+  };
   process.once('SIGINT', end);
   process.once('SIGTERM', end);
   const after = flags.after === undefined ? undefined : wholeNumber('--after', flags.after);
   await withStore(url, { retryMs: Infinity }, async (store) => {
+    open = true;
     const prefix = flags.prefix === undefined ? undefined : typed(flags.prefix, flags);
     try {
       for await (const { type, key, value, version } of store.watch({ prefix, after, signal: abort.signal })) {

@@ -12,13 +12,16 @@ import { formatBytes } from '../base/units.ts';
 /** Shows how far something is. Nothing is shown for what takes less than a second. */
 export class Progress {
   private readonly label: string;
+  private readonly amount: (count: number) => string;
   private readonly startedAt = Date.now();
   private bar: SingleBar | null = null;
   private nextTenth = 1;
   private nextSecond = 1;
 
-  constructor(label: string) {
+  /** @param amount of what it counts, in words: bytes, where nothing else is said */
+  constructor(label: string, amount = formatBytes) {
     this.label = label;
+    this.amount = amount;
   }
 
   update(doneBytes: number, totalBytes: number): void {
@@ -44,7 +47,7 @@ export class Progress {
     const elapsedSeconds = Math.floor((Date.now() - this.startedAt) / 1000);
     if (elapsedSeconds < this.nextSecond) return;
     this.nextSecond = elapsedSeconds + 1;
-    process.stderr.write(`${this.label}: ${formatBytes(doneBytes)} so far, ${elapsedSeconds} s\n`);
+    process.stderr.write(`${this.label}: ${this.amount(doneBytes)} so far, ${elapsedSeconds} s\n`);
   }
 
   private payload(doneBytes: number, totalBytes: number): { done: string; size: string; rate: string; left: string } {
@@ -52,9 +55,9 @@ export class Progress {
     const rate = doneBytes / seconds;
     const left = rate > 0 ? Math.ceil((totalBytes - doneBytes) / rate) : 0;
     return {
-      done: formatBytes(doneBytes),
-      size: formatBytes(totalBytes),
-      rate: formatBytes(Math.round(rate)),
+      done: this.amount(doneBytes),
+      size: this.amount(totalBytes),
+      rate: this.amount(Math.round(rate)),
       left: left >= 60 ? `${Math.floor(left / 60)} min ${left % 60} s` : `${left} s`,
     };
   }
