@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import type { KvEntry } from '../client/index.ts';
+import { addKvBenchCommand } from './kv-bench.ts';
 import { addKvFileCommands } from './kv-files.ts';
 import { addKvShellCommand } from './kv-shell.ts';
 import { type ReadFlags, type Run, addReadFlags, readsOf, wholeNumber, withStore } from './kv-store.ts';
@@ -189,4 +190,5 @@ export function addKvCommand(program: Command, run: Run): void {
     .action((url: string, flags: Flags) => run(() => watch(url, flags), flags.json));
   addKvShellCommand(kv, run);
   addKvFileCommands(kv, run);
+  addKvBenchCommand(kv, run);
 }

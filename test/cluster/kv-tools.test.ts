@@ -1,16 +1,18 @@
 /**
  * `holdfast kv shell`: the forms of the CS 739 course's tools, in the order of the commands, over a failover, and with two
- * shells on the same keys.
+ * shells on the same keys. `holdfast kv bench`: what it counts, what it touches, and that nothing of it stays.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { connectKv } from '../../src/client/index.ts';
 import { KvCluster } from '../support/kv-cluster.ts';
 import { MAIN, holdfast } from '../support/server-process.ts';
+import { until } from '../support/until.ts';
 
-const test = suite<{ kv: KvCluster }>('holdfast kv shell');
+const test = suite<{ kv: KvCluster }>('holdfast kv shell and bench');
 
 test.before(async (context) => {
   context.kv = await KvCluster.start('32MiB');
@@ -217,7 +219,7 @@ test('at a terminal: a prompt, and help', async ({ kv }) => {
     printed += chunk.toString();
     for (const look of waiting) look();
   });
-  const until = (text: string): Promise<void> =>
+  const said = (text: string): Promise<void> =>
     new Promise((resolve) => {
       const look = (): void => {
         if (printed.includes(text)) resolve();
@@ -225,15 +227,153 @@ test('at a terminal: a prompt, and help', async ({ kv }) => {
       waiting.push(look);
       look();
     });
-  await until('keys> ');
+  await said('keys> ');
   child.stdin.write('help\n');
-  await until('SWAP KEY VALUE');
+  await said('SWAP KEY VALUE');
   child.stdin.write('PUT typed yes\n');
-  await until('PUT typed not_found');
+  await said('PUT typed not_found');
   child.stdin.write('\x04');
-  await until('STOP\r\n');
+  await said('STOP\r\n');
   assert.is(await ended, 0);
   assert.is((await script(kv.url(), 'GET typed\n')).lines[0], 'GET typed yes');
+});
+
+interface Latency {
+  count: number;
+  p50Us: number;
+  p95Us: number;
+  p99Us: number;
+  p999Us: number;
+  maxUs: number;
+}
+
+interface Result {
+  operations: number;
+  reads: Latency;
+  writes: Latency;
+  kinds: Record<string, Latency>;
+  errors: number;
+  firstError: string | null;
+  absent: number;
+  loaded: { keys: number };
+  cleaned: number | null;
+}
+
+async function bench(
+  kv: KvCluster,
+  flags: string,
+  meanwhile?: (child: ChildProcess) => Promise<void>,
+): Promise<{ code: number | null; result: Result; stdout: string; stderr: string }> {
+  const child = spawn(process.execPath, [MAIN, 'kv', 'bench', kv.url(), ...flags.split(' ')], { stdio: 'pipe' });
+  let [stdout, stderr] = ['', ''];
+  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const [code] = await Promise.all([
+    new Promise<number | null>((resolve) => child.once('close', resolve)),
+    meanwhile?.(child),
+  ]);
+  return { code, result: (stdout.startsWith('{') ? JSON.parse(stdout) : null) as Result, stdout, stderr };
+}
+
+async function keysUnder(kv: KvCluster, prefix: string): Promise<string[]> {
+  const store = await connectKv(kv.url());
+  const keys: string[] = [];
+  for await (const { key } of store.scan({ prefix, keysOnly: true })) keys.push(key.toString());
+  await store.close();
+  return keys;
+}
+
+test('bench: it says what it overwrites, counts every operation once, and deletes its own keys only', async ({
+  kv,
+}) => {
+  const store = await connectKv(kv.url());
+  await store.transaction().put('bench/mine', 'mine').put('bench/key-5', 'mine too').commit();
+  const one = await bench(
+    kv,
+    '--load --keys 50 --value-bytes 20 --clients 4 --operations 400 --read-percent 75 --json',
+  );
+  assert.is(one.code, 0, one.stderr);
+  assert.match(one.stderr, /^this overwrites keys of holdfast-kv:.* that begin with bench\/key-\n50 keys loaded in /);
+  const { operations, reads, writes, kinds, errors, absent, loaded } = one.result;
+  assert.equal([operations, reads.count + writes.count, errors, absent, loaded.keys], [400, 400, 0, 0, 50]);
+  assert.ok(reads.count > 240 && reads.count < 360, `${reads.count} reads of 400 are no 75 %`);
+  for (const { p50Us, p95Us, p99Us, p999Us, maxUs } of [reads, writes]) {
+    const rising = [0.1, p50Us, p95Us, p99Us, p999Us, maxUs];
+    assert.equal(
+      rising,
+      rising.toSorted((a, b) => a - b),
+    );
+  }
+  assert.equal(Object.keys(kinds), ['read', 'update']);
+  assert.is((await keysUnder(kv, 'bench/')).length, 52);
+  assert.is((await store.get('bench/key-0000000000000049'))!.value.length, 20);
+  // What is there is of somebody else: told, and no success.
+  await store.put('bench/key-0000000000000000', 'something else');
+  const other = await bench(kv, '--keys 1 --clients 1 --operations 3 --read-percent 100 --reads any --json');
+  assert.equal([other.code, other.result.errors], [1, 3]);
+  assert.match(other.result.firstError!, /bench\/key-0000000000000000 holds what belongs to another key/);
+  const last = await bench(kv, '--keys 50 --operations 10 --read-percent 100 --distribution zipf --clean');
+  assert.match(last.stdout, /^10 operations in .*\n(?:.*\n)*50 keys deleted\n$/);
+  assert.match(last.stderr, /^this deletes keys of /);
+  assert.equal(await keysUnder(kv, 'bench/'), ['bench/key-5', 'bench/mine']);
+  await store.close();
+});
+
+test('bench: the workloads of YCSB do what is published', async ({ kv }) => {
+  const expected = {
+    d: { read: [0.9, 1], insert: [0.01, 0.1] },
+    e: { insert: [0.01, 0.1], scan: [0.9, 1] },
+    f: { read: [0.4, 0.6], readModifyWrite: [0.4, 0.6] },
+  } as const;
+  for (const [letter, shares] of Object.entries(expected)) {
+    const { code, result, stderr } = await bench(
+      kv,
+      `--ycsb ${letter} --load --prefix y/ --keys 300 --operations 600 --json`,
+    );
+    assert.is(code, 0, stderr);
+    assert.equal([result.operations, result.errors, result.absent], [600, 0, 0], letter);
+    assert.equal(Object.keys(result.kinds).sort(), Object.keys(shares).sort());
+    for (const [kind, [least, most]] of Object.entries(shares)) {
+      const share = result.kinds[kind]!.count / 600;
+      assert.ok(share >= least && share <= most, `${letter}: ${kind} is ${share} of all`);
+    }
+    if (letter === 'd') assert.is((await keysUnder(kv, 'y/')).length, 300 + result.kinds['insert']!.count);
+  }
+  const store = await connectKv(kv.url());
+  assert.is((await store.get('y/key-0000000000000000'))!.value.length, 1000);
+  await store.close();
+  assert.match((await bench(kv, '--ycsb a --read-percent 5')).stderr, /leave out --read-percent/);
+  assert.match((await bench(kv, '--seconds 1 --operations 5')).stderr, /both --seconds and --operations/);
+});
+
+test('bench: the primary is killed meanwhile, and no operation fails; the generator ends with the command', async ({
+  kv,
+}) => {
+  const { primary } = await kv.roles();
+  const { code, result, stderr } = await bench(kv, '--load --keys 100 --seconds 3 --json', async (child) => {
+    let told = '';
+    await new Promise<void>((resolve) =>
+      child.stderr!.on('data', (chunk: Buffer) => {
+        told += chunk.toString();
+        if (/^1 s: /m.test(told)) resolve();
+      }),
+    );
+    await kv.cluster.kill(primary);
+  });
+  assert.is(code, 0, stderr);
+  assert.equal([result.errors, result.absent], [0, 0]);
+  assert.match(stderr, /^2 s: \d+ operations\/s, p99 of reads .*, 0 errors$/m);
+  await kv.cluster.restart(primary);
+  await kv.alive();
+  const killed = await bench(kv, '--seconds 600', async (child) => {
+    const { pid } = child;
+    const children = (): string => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+    await until(() => children() !== '', 'the generator to run');
+    const generator = children();
+    child.kill('SIGKILL');
+    await until(() => !existsSync(`/proc/${generator}`), 'the generator to end');
+  });
+  assert.is(killed.code, null);
 });
 
 test.run();
