@@ -73,7 +73,12 @@ interface Asked {
   status: NodeStatus | null;
 }
 
-async function ask(node: string, address: string | null, seen: SeenNode | undefined): Promise<Asked> {
+async function ask(
+  node: string,
+  address: string | null,
+  seen: SeenNode | undefined,
+  timeoutMs: number,
+): Promise<Asked> {
   const view: NodeView = {
     node,
     clientAddress: address,
@@ -86,7 +91,7 @@ async function ask(node: string, address: string | null, seen: SeenNode | undefi
   };
   try {
     if (address === null) throw new Error('its address is not known');
-    const status = await nodeStatus(address);
+    const status = await nodeStatus(address, timeoutMs);
     if (status.node !== node) throw new Error(`${status.node} answers there`);
     const { pid, nbd, unopened } = status;
     return { view: { ...view, pid, nbd, unopened }, status };
@@ -95,15 +100,18 @@ async function ask(node: string, address: string | null, seen: SeenNode | undefi
   }
 }
 
-/** @throws HoldfastError when the coordinator does not answer */
-export async function lookAt(coordinator: Coordinator): Promise<ClusterView> {
+/**
+ * @param timeoutMs of each node
+ * @throws HoldfastError when the coordinator does not answer
+ */
+export async function lookAt(coordinator: Coordinator, timeoutMs = 2000): Promise<ClusterView> {
   const [registers, seen] = await Promise.all([coordinator.list(), coordinator.nodes()]);
   const names = new Set([...seen, ...registers.flatMap(({ members }) => members)].map(({ node }) => node));
   const asked = await Promise.all(
     [...names].sort().map((node) => {
       const register = registers.find(({ members }) => members.some((member) => member.node === node)) ?? null;
       const known = seen.find((one) => one.node === node);
-      return ask(node, clientAddressOf(node, seen, register), known);
+      return ask(node, clientAddressOf(node, seen, register), known, timeoutMs);
     }),
   );
   const volumes = registers.map((register) => volumeView(register, asked));

@@ -22,6 +22,7 @@ import {
 } from './exposed-ports.ts';
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
+import { type HttpFlags, addHttpOptions, checkHttp, startHttp } from './http-port.ts';
 import { kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
 import { type TokensFlag, addTokensOption, tokensOf } from './token-command.ts';
@@ -33,7 +34,7 @@ const EXIT_FATAL = 74;
 /** For calls to the coordinator that no failover waits for. */
 const PATIENT_MS = 5000;
 
-export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensFlag {
+export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensFlag, HttpFlags {
   nodeTokenFile?: string;
   name: string;
   dir: string;
@@ -99,6 +100,7 @@ function portsOf(flags: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed
 }
 
 async function node(flags: NodeFlags): Promise<void> {
+  checkHttp(flags);
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
@@ -145,21 +147,28 @@ async function node(flags: NodeFlags): Promise<void> {
   });
   progress.stop();
   const stopped = toldToStop();
+  const http = await startHttp(flags, running, (ms) => cuttable(coordinatorOf(flags, { deadlineMs: ms }), ms));
   const { clientAddress, address, nbdUri, kvAddress, hosted, unopened } = running;
   const volumes = [...hosted.values()].map(({ name }) => name);
   if (flags.json) {
-    const ports = { ...(nbdUri !== null && { nbd: nbdUri }), ...(kvAddress !== null && { kv: kvAddress }) };
+    const ports = {
+      ...(nbdUri !== null && { nbd: nbdUri }),
+      ...(kvAddress !== null && { kv: kvAddress }),
+      ...http.told,
+    };
     const about = { node: flags.name, listen: clientAddress, peerListen: address, ...ports };
     printJson({ event: 'listening', ...about, volumes, unopened, pid: process.pid });
   } else {
     process.stdout.write(`node ${flags.name}: clients on ${clientAddress}, nodes on ${address}\n`);
     if (kvAddress !== null) process.stdout.write(`  clients of Redis on ${kvAddress}\n`);
+    if (http.told.http !== undefined) process.stdout.write(`  dashboard and metrics on ${http.told.http}\n`);
     process.stdout.write(`  volumes: ${volumes.join(', ') || 'none yet'}\n`);
     for (const { dir, reason } of unopened) process.stdout.write(`  NOT HOSTED: ${dir}: ${reason}\n`);
   }
   await stopped;
   if (flags.json) printJson({ event: 'stopping' });
   else process.stdout.write('stopping\n');
+  await http.close();
   await running.close();
 }
 
@@ -177,6 +186,7 @@ export function addNodeCommand(
     '--node-token-file <file>',
     'the token that this node gives the others when it forwards; not needed with TLS',
   );
+  addHttpOptions(command);
   addNbdTlsOptions(
     command
       .option('--listen <host:port>', 'where clients connect', process.env['HOLDFAST_LISTEN'] ?? '127.0.0.1:7401')

@@ -160,7 +160,7 @@ async function up(flags: UpFlags): Promise<void> {
       const name = `node${i + 1}`;
       const args = ['node', '--name', name, '--dir', join(dir, name), '--coordinator', coordinator];
       args.push('--listen', `${HOST}:${basePort + 1 + i}`, '--peer-listen', `${HOST}:${basePort + 41 + i}`);
-      args.push('--nbd', `${HOST}:${basePort + 3409 + i}`);
+      args.push('--nbd', `${HOST}:${basePort + 3409 + i}`, '--http', `${HOST}:${basePort + 81 + i}`);
       return child(name, args);
     });
     children.push(...nodes);
@@ -212,8 +212,9 @@ function show(
   const { volume } = flags;
   const url = `holdfast://${events.map((event) => String(event['listen'])).join(',')}/${volume}`;
   const nbd = events.map((event) => `${String(event['nbd'])}/${volume}`);
+  const http = events.map((event) => String(event['http']));
   const pids = Object.fromEntries(nodes.map(({ name, pid }) => [name, pid]));
-  if (flags.json) return printJson({ event: 'up', coordinator, volume, url, nbd, primary, pids });
+  if (flags.json) return printJson({ event: 'up', coordinator, volume, url, nbd, http, primary, pids });
   const victim = nodes.find(({ name }) => name === primary) ?? nodes[0]!;
   const cli = 'node dist/src/cli/main.js';
   const lines = [
@@ -222,6 +223,7 @@ function show(
     ...nbd.map(
       (uri, i) => `  NBD ${i === 0 ? '(at whichever node is primary)' : '                              '}  ${uri}`,
     ),
+    `Dashboard:  ${http.join('   ')}`,
     `Processes:  ${nodes.map(({ name, pid }) => `${name} ${pid}`).join('   ')}   coordinator at ${coordinator}`,
     '',
     'To try, in a second shell in this folder:',
@@ -247,7 +249,7 @@ export function addUpCommand(
     .option('--nodes <count>', 'how many nodes, each with a replica', '2')
     .option('--volume <name>', 'made if it is not there', 'demo')
     .option('--size <size>', 'of the volume, if it is made', '1GiB')
-    .option('--base-port <port>', 'the coordinator; clients + 1.., nodes + 41.., NBD + 3409..', '7400')
+    .option('--base-port <port>', 'the coordinator; clients + 1.., nodes + 41.., HTTP + 81.., NBD + 3409..', '7400')
     .option('--log-level <level>', 'of all processes; each appends to a NAME.log in the folder', 'warn')
     .option('--json', 'print events as JSON, one a line')
     .action((flags: UpFlags) => run(() => up(flags), flags.json));

@@ -1,5 +1,5 @@
 /**
- * What a node can be asked and told about itself: `status`, and making, deleting, comparing, handing over and
+ * What a node can be asked and told about itself: `status`, `events`, and making, deleting, comparing, handing over and
  * recovering its replicas.
  *
  * Guarantees: a replica is deleted only when the register, read now, does not have its disk as a member; a creation
@@ -16,6 +16,7 @@ import { type Fields, choiceField, countField, flagField, idField, sizeField, te
 import type { ClusterNode } from './cluster-node.ts';
 import { type HostedVolume, toHex } from './hosted-volume.ts';
 import { acceptRegister, awaitRegister } from './recover.ts';
+import { toldEvents } from './told-events.ts';
 import { PACKAGE_VERSION } from './version.ts';
 import { WriteHolds } from './write-holds.ts';
 
@@ -50,6 +51,8 @@ export class Admin {
     switch (op) {
       case 'status':
         return this.status(fields);
+      case 'events':
+        return toldEvents(this.node, countField(fields, 'after', 0, Number.MAX_SAFE_INTEGER));
       case 'create-replica':
         return this.create(fields);
       case 'delete-replica':

@@ -378,6 +378,10 @@ export class HostedVolume implements PeerVolume {
 
   // --- what it tells ----------------------------------------------------------------------------------------------------
 
+  get role(): string {
+    return this.replica.role;
+  }
+
   get isPrimary(): boolean {
     return this.replica.role === 'primary';
   }
