@@ -23,8 +23,8 @@ export class HttpCluster {
     return `${this.urls.get(node)}${path}`;
   }
 
-  async json(node: string, path: string): Promise<{ status: number; body: any }> {
+  async json<T>(node: string, path: string): Promise<{ status: number; body: T }> {
     const response = await fetch(this.url(node, path));
-    return { status: response.status, body: await response.json() };
+    return { status: response.status, body: (await response.json()) as T };
   }
 }
