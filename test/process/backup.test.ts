@@ -431,14 +431,10 @@ commands('written to meanwhile: nothing is called consistent that is not', async
 commands('hooks and holds; an interrupt leaves nothing', async ({ server, target, volume }) => {
   const { url } = server;
   const before = await marksOf(volume);
-  const hooks = (name: string, end: string): string[] => [
-    '--pause-hook',
-    `touch ${path(name)}; ${end}`,
-    '--resume-hook',
-    `touch ${path(`${name}-again`)}`,
-    '--mark',
-    name,
-  ];
+  const hooks = (name: string, end: string): string[] => {
+    const again = `touch ${path(`${name}-again`)}`;
+    return ['--pause-hook', `touch ${path(name)}; ${end}`, '--resume-hook', again, '--mark', name];
+  };
   const disturbed = async (...args: string[]): ReturnType<typeof midway> => {
     const export_ = await midway(url, '-', ...args);
     await volume.write(8 * MiB, random.bytes(BLOCK));
