@@ -20,8 +20,8 @@ import type { BackupWriter } from './backup-writer.ts';
 
 /** Reads under way. */
 const AHEAD = 16;
-/** A pass of so much is short enough for writers to wait for the next one. */
-const SHORT_BYTES = 64 * MiB;
+/** So much is copied fast enough for writers to wait for it. More of it is copied before, while it gets less from pass to pass. */
+const SHORT_BYTES = 8 * MiB;
 /** While writers are told to wait: requests that were under way may still come in. */
 const PAUSED_PASSES = 4;
 const MAYBE_DONE: readonly ErrorCode[] = ['ABORTED', 'OUTCOME_UNKNOWN', 'DEADLINE'];
@@ -151,18 +151,21 @@ export class VolumeExport {
   ): Promise<{ consistent: boolean; position: Position }> {
     const { o } = this;
     let mark = base;
-    let copiedBefore = Infinity;
+    let leftBefore = Infinity;
     for (let pass = 1; ; pass++) {
       // What is written during this pass is for the next one.
       const next = pass === 1 || pass === o.passes ? mark : await this.setTemporary();
       const runs = pass > 1 ? this.changed(mark) : since === null ? this.written() : this.changed(since.name);
-      const { still, position, copiedBytes } = await this.onePass(runs, pass === 1 && since === null);
+      const { still, position } = await this.onePass(runs, pass === 1 && since === null);
       if (still) return { consistent: true, position };
       if (next !== mark) await this.deleteTemporary(mark);
       mark = next;
-      const shrinks = copiedBytes < copiedBefore / 2;
-      copiedBefore = copiedBytes;
-      if (o.pause !== null && (pass >= o.passes || copiedBytes <= SHORT_BYTES || !shrinks)) return this.paused(mark);
+      if (o.pause !== null) {
+        const leftBytes = await this.dirtyBytes(mark);
+        const shrinks = leftBytes < leftBefore / 2;
+        leftBefore = leftBytes;
+        if (pass >= o.passes || leftBytes <= SHORT_BYTES || !shrinks) return this.paused(mark);
+      }
       if (pass >= o.passes) return { consistent: false, position };
     }
   }
@@ -185,13 +188,13 @@ export class VolumeExport {
   private async onePass(
     runs: AsyncGenerator<Run>,
     skipZeros: boolean,
-  ): Promise<{ still: boolean; position: Position; copiedBytes: number }> {
+  ): Promise<{ still: boolean; position: Position }> {
     this.passes++;
     const before = await this.point();
     await this.writer.pass(skipZeros);
-    const copiedBytes = await this.copy(runs);
+    await this.copy(runs);
     const after = await this.point();
-    return { still: isSame(before, after), position: after.position, copiedBytes };
+    return { still: isSame(before, after), position: after.position };
   }
 
   private async point(): Promise<Point> {
@@ -204,16 +207,13 @@ export class VolumeExport {
     return { position, outages: o.outages() };
   }
 
-  /** @returns how much it was */
-  private async copy(runs: AsyncGenerator<Run>): Promise<number> {
+  private async copy(runs: AsyncGenerator<Run>): Promise<void> {
     const { volume, writer, o } = this;
     const ahead: Array<{ firstBlock: number; bytes: Promise<Uint8Array> }> = [];
-    let doneBytes = 0;
     const takeOne = async (): Promise<void> => {
       const { firstBlock, bytes } = ahead.shift()!;
       const { buffer, byteOffset, length } = await bytes;
       await writer.blocks(firstBlock, Buffer.from(buffer, byteOffset, length));
-      doneBytes += length;
       o.progress(this.passes, firstBlock * BLOCK_BYTES + length, volume.sizeBytes);
     };
     for await (const { firstBlock, blockCount } of runs) {
@@ -224,7 +224,6 @@ export class VolumeExport {
       ahead.push({ firstBlock, bytes });
     }
     while (ahead.length > 0) await takeOne();
-    return doneBytes;
   }
 
   /** What is not a hole. */
@@ -255,6 +254,13 @@ export class VolumeExport {
   private async marks(): Promise<BackupMark[]> {
     const marks = await this.volume.marks({ signal: this.o.signal });
     return marks.map(({ name, position }) => ({ name, position }));
+  }
+
+  /** What was written behind a mark; of a mark that is not there: all that can be. */
+  private async dirtyBytes(mark: string): Promise<number> {
+    const marks = await this.volume.marks({ signal: this.o.signal });
+    const dirtyBlocks = marks.find(({ name }) => name === mark)?.dirtyBlocks;
+    return dirtyBlocks === undefined ? this.volume.sizeBytes : dirtyBlocks * BLOCK_BYTES;
   }
 
   private async markNamed(name: string): Promise<BackupMark> {

@@ -58,6 +58,8 @@ export async function acceptRegister(
   if (own === NO_REGISTER && role !== 'idle') return { accepted: true };
   if (role !== 'idle') throw refused(`it is at work under its register (${role})`);
   const bytes = new Uint8Array(Buffer.from(registerId, 'hex'));
+  // With --force what some have copied since a mark may be lost: no mark vouches for what changed.
+  volume.store.marks.distrust();
   await volume.store.update({ replica: { ...volume.store.replica, registerId: bytes, registerVersion } });
   // What it thought of that register before is forgotten.
   await node.renew(volume);
