@@ -231,7 +231,11 @@ async function importChecked(url: string, input: Input, checked: Checked, ifAbse
       if (next.value !== checked.sha256) throw new BrokenFile(`${input.name} was changed meanwhile`);
     };
     try {
-      await all().finally(() => batches.finish());
+      try {
+        await all();
+      } finally {
+        await batches.finish();
+      }
     } catch (error) {
       throw failed(error);
     } finally {

@@ -1,8 +1,12 @@
 /** The port of a node for clients of Redis, from its flags. */
 import { readFile } from 'node:fs/promises';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { parseSize } from '../base/units.ts';
 import { type ForwarderCredentials, KvForwarder } from '../gateway/kv-forwarder.ts';
-import type { ClusterNode, KvPortOptions } from '../node/cluster-node.ts';
+import type { KvLimits } from '../kv/operations.ts';
+import type { KvPortOptions } from '../node/cluster-node-options.ts';
+import type { ClusterNode } from '../node/cluster-node.ts';
+import { KV_LIMITS } from '../node/hosted-kv.ts';
 import type { TlsFlags } from './tls-flags.ts';
 
 export interface KvPortFlags extends TlsFlags {
@@ -10,6 +14,26 @@ export interface KvPortFlags extends TlsFlags {
   kvVolume: string;
   kvPasswordFile?: string;
   nodeTokenFile?: string;
+  kvMaxKey?: string;
+  kvMaxValue?: string;
+}
+
+/**
+ * What keys and values may have at most; a transaction holds one of each at least.
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function kvLimitsOf({ kvMaxKey, kvMaxValue }: KvPortFlags): KvLimits {
+  const size = (flag: string, text: string | undefined, most: number): number => {
+    const bytes = text === undefined ? most : parseSize(text);
+    if (bytes <= most) return bytes;
+    const detail = `${bytes} bytes; at most ${most} can be had`;
+    throw new HoldfastError('INVALID_ARGUMENT', { operation: `parse ${flag}`, detail });
+  };
+  return {
+    ...KV_LIMITS,
+    maxKeyBytes: size('--kv-max-key', kvMaxKey, KV_LIMITS.maxKeyBytes),
+    maxValueBytes: size('--kv-max-value', kvMaxValue, KV_LIMITS.maxValueBytes),
+  };
 }
 
 /**

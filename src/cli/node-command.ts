@@ -23,7 +23,7 @@ import {
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { type HttpFlags, addHttpOptions, checkHttp, startHttp } from './http-port.ts';
-import { kvPortOf } from './kv-port.ts';
+import { kvLimitsOf, kvPortOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
 import { type TokensFlag, addTokensOption, tokensOf } from './token-command.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
@@ -45,6 +45,8 @@ export interface NodeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensFl
   kv?: string;
   kvVolume: string;
   kvPasswordFile?: string;
+  kvMaxKey?: string;
+  kvMaxValue?: string;
   whenIsolated: string;
   scrubDays: string;
   advertise?: string;
@@ -130,6 +132,7 @@ async function node(flags: NodeFlags): Promise<void> {
     tokens,
     whenIsolated: whenIsolatedOf(flags),
     scrubMs: scrubMsOf(flags),
+    kvLimits: kvLimitsOf(flags),
     kv: await kvPortOf(flags, () => running),
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
@@ -197,6 +200,8 @@ export function addNodeCommand(
     .option('--kv <host:port>', 'take clients of Redis there, for a key-value volume')
     .option('--kv-volume <name>', 'of --kv; default: the only key-value volume that this node hosts', '')
     .option('--kv-password-file <file>', 'of --kv; or in HOLDFAST_KV_PASSWORD; default: none')
+    .option('--kv-max-key <size>', 'bytes of a key that is written, at most; default: 4KiB, which is the most')
+    .option('--kv-max-value <size>', 'bytes of a value that is written, at most; default: 192KiB, which is the most')
     .option(
       '--when-isolated <choice>',
       'of key-value volumes: consistent, or available: answer GETs, marked as stale, when no other replica is reached',

@@ -9,6 +9,7 @@ import { randomUUID } from 'node:crypto';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { freeBytes } from '../../native-free/free-space.ts';
 import type { Coordinator, SeenNode } from '../coordination/register.ts';
+import type { KvLimits } from '../kv/operations.ts';
 import type { VolumeLocation } from '../protocol/location.ts';
 import { DEFAULT_TIMES, type Times, checkTimes } from '../replication/rules.ts';
 import type { ServedVolume } from '../replication/served-volume.ts';
@@ -16,25 +17,23 @@ import { DEFAULT_SYNC_RATES, type SyncRates } from '../replication/sync-pace.ts'
 import { IoPool } from '../storage/io-pool.ts';
 import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
+import type { ClusterNodeOptions, KvPortOptions, Unopened } from './cluster-node-options.ts';
 import { CLIENTS, type Faults, type Known } from './faults.ts';
 import { Happenings } from './happenings.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
-import { aboutNothing } from './hosted-kv.ts';
+import { KV_LIMITS, aboutNothing } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import { isLone } from './lone-connection.ts';
 import type { NbdDevice } from './nbd-device.ts';
 import { NbdServer } from './nbd-server.ts';
-import type { NbdTls } from './nbd-tls.ts';
 import { type NodeFolder, openNodeFolder } from './node-folder.ts';
-import { type Forwarded, NodeKv } from './node-kv.ts';
+import { NodeKv } from './node-kv.ts';
 import { RespServer } from './resp-server.ts';
-import { type PeerLimits, PeerNetwork } from './peer-server.ts';
-import type { PortTls } from './port-tls.ts';
-import type { Tokens } from './tokens.ts';
+import { PeerNetwork } from './peer-server.ts';
 import { PACKAGE_VERSION } from './version.ts';
 import { ServedNbdDevice } from './served-nbd-device.ts';
 import { Timeline } from './timeline.ts';
-import { type Log, Server } from './server.ts';
+import { Server } from './server.ts';
 
 const SCRUB_MS = 7 * 24 * 3600 * 1000;
 const TICK_MS = 20;
@@ -52,55 +51,6 @@ const UNREACHED_LOG_MS = 60_000;
 const MAX_TOLD = 1024;
 export const MAX_VOLUMES = 256;
 
-export interface ClusterNodeOptions {
-  name: string;
-  dir: string;
-  listen: string;
-  peerListen: string;
-  nbd?: string | undefined;
-  nbdTls?: NbdTls | null | undefined;
-  /** Of the ports for clients and for nodes. */
-  tls?: PortTls | null | undefined;
-  clientCert?: 'require' | 'allow' | undefined;
-  tokens?: Tokens | null | undefined;
-  /** A port for clients of Redis. */
-  kv?: KvPortOptions | undefined;
-  /** Host to tell others instead of the one that is listened on. */
-  advertise?: string | undefined;
-  /** With a short deadline, for the registers. */
-  quick: Coordinator;
-  patient: Coordinator;
-  peerLimits?: Partial<PeerLimits>;
-  /** Of heartbeats, promises and suspicion; those that are not given as by default. */
-  times?: Partial<Times>;
-  syncRates?: SyncRates;
-  /** Default: `consistent`. */
-  whenIsolated?: 'consistent' | 'available';
-  /** What a pass of the scrub may take; 0: none. Default: a week. */
-  scrubMs?: number | undefined;
-  /** Takes faults on request; default: none. */
-  faults?: Faults | undefined;
-  log: Log;
-  progress?: (bytes: number) => void;
-  /** A worker is lost: the process is to end. */
-  onFatal: (error: HoldfastError) => void;
-}
-
-export interface KvPortOptions {
-  listen: string;
-  /** Name of the volume behind it; empty: the only key-value volume here. */
-  volume: string;
-  password: string | null;
-  /** Asks the other nodes. */
-  forwarded: Forwarded;
-}
-
-/** A folder that is no replica here, and why. */
-export interface Unopened {
-  dir: string;
-  reason: string;
-}
-
 export class ClusterNode implements Host {
   readonly node: string;
   readonly bootId: string = randomUUID();
@@ -117,6 +67,7 @@ export class ClusterNode implements Host {
   readonly syncRates: SyncRates;
   readonly whenIsolated: 'consistent' | 'available';
   readonly scrubMs: number;
+  readonly kvLimits: KvLimits;
   /** In force, as others are told. */
   address = '';
   clientAddress = '';
@@ -147,6 +98,7 @@ export class ClusterNode implements Host {
     this.syncRates = options.syncRates ?? DEFAULT_SYNC_RATES;
     this.whenIsolated = options.whenIsolated ?? 'consistent';
     this.scrubMs = options.scrubMs ?? SCRUB_MS;
+    this.kvLimits = options.kvLimits ?? KV_LIMITS;
     this.node = options.name;
     this.timeline = new Timeline(options.name);
     this.happenings = new Happenings(this.timeline, () => performance.now());

@@ -25,6 +25,7 @@ import { type KvClock, VolumeKvLog } from './kv-log.ts';
 import { KvServed } from './kv-served.ts';
 import { MeasuredKv } from './measured-kv.ts';
 
+/** The most that fits a record, and what holds unless it is set lower. */
 export const KV_LIMITS: KvLimits = { maxKeyBytes: 4096, maxValueBytes: 196_608, maxTransactionBytes: 229_376 };
 
 /** What `status` tells. */
@@ -47,6 +48,8 @@ const PATIENCE_MS = 1000;
 export interface KvHost extends KvClock {
   /** GETs are answered, marked as stale, when nobody vouches for an answer. */
   readonly available: boolean;
+  /** Of keys and values that are written. Default: KV_LIMITS. */
+  readonly limits?: KvLimits;
   readonly store: BlockStore;
   readonly arena: Arena;
   /** None: nothing is counted. */
@@ -164,19 +167,19 @@ export class HostedKv {
   private goOn(): void {
     if (this.closed || this.served !== null) return;
     const { primaryVolume, backupVolume, content, isolated } = this;
-    const { store, arena, available } = this.host;
+    const { store, arena, available, limits = KV_LIMITS } = this.host;
     if (isolated && !available) return;
     // What an opening group says of the blocks is not there yet.
     if (!isolated && this.tearing.size > 0) return;
     if (!content.valid) return store.replica.state === 'syncing' ? undefined : void this.build();
     const describe = (): About => this.describe();
-    const stale = new StaleKv(content, KV_LIMITS, describe);
+    const stale = new StaleKv(content, limits, describe);
     let linearizable: KvVolume | null = null;
     if (primaryVolume !== null) {
       const log = new VolumeKvLog(primaryVolume, arena, this.host, this.rules);
-      linearizable = this.primary = new PrimaryKv(log, content, KV_LIMITS, describe, this.rules);
+      linearizable = this.primary = new PrimaryKv(log, content, limits, describe, this.rules);
     } else if (!isolated) {
-      linearizable = new BackupKv(backupVolume!, content, KV_LIMITS, describe, this.rules);
+      linearizable = new BackupKv(backupVolume!, content, limits, describe, this.rules);
     }
     const { meter } = this.host;
     if (linearizable !== null && meter !== undefined) linearizable = new MeasuredKv(linearizable, meter);
@@ -260,7 +263,7 @@ export class HostedKv {
 
   /** As far as it is known here, whether it is served or not. */
   about(): KvInfo {
-    return new StaleKv(this.content, KV_LIMITS, () => this.describe()).info();
+    return new StaleKv(this.content, this.host.limits ?? KV_LIMITS, () => this.describe()).info();
   }
 
   // --- time -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import type { HoldfastError } from '../base/errors.ts';
 import { type DiskMeter, VolumeMeter } from '../base/meters.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Coordinator } from '../coordination/register.ts';
+import type { KvLimits } from '../kv/operations.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
@@ -45,6 +46,7 @@ export interface Host {
   readonly whenIsolated: 'consistent' | 'available';
   /** What a pass over all blocks may take; 0: there are none. */
   readonly scrubMs: number;
+  readonly kvLimits: KvLimits;
   /** Calls with a short deadline, and calls with a longer one. */
   readonly quick: Coordinator;
   readonly patient: Coordinator;
@@ -224,6 +226,7 @@ export class HostedVolume implements PeerVolume {
       arena: host.arena,
       meter: this.meter,
       available: host.whenIsolated === 'available',
+      limits: host.kvLimits,
       nowMs: () => performance.now(),
       wallMs: () => Date.now(),
       soon: (run) => setImmediate(run),

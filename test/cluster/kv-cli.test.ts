@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { connectKv } from '../../src/client/index.ts';
-import { KvCluster } from '../support/kv-cluster.ts';
+import { KvCluster, NAMES } from '../support/kv-cluster.ts';
 import { MAIN } from '../support/server-process.ts';
 import { until } from '../support/until.ts';
 
@@ -339,6 +339,22 @@ test('watch prints changes until it is interrupted', async ({ kv, run }) => {
   );
   assert.is((await run('watch', '--after', 'x')).code === 0, false);
   await store.close();
+});
+
+test('a node keeps lower limits of keys and values, and refuses higher ones', async ({ kv, run }) => {
+  const { primary } = await kv.roles();
+  for (const name of NAMES) if (name !== primary) await kv.cluster.kill(name, 'SIGTERM');
+  await kv.cluster.kill(primary, 'SIGTERM');
+  for (const name of NAMES) await kv.cluster.restart(name, '--kv-max-key', '16B', '--kv-max-value', '1KiB');
+  await kv.alive();
+  assert.is((await run('put', 'short', 'x'.repeat(1024))).code, 0);
+  assert.match((await run('put', 'short', 'x'.repeat(1025))).err, /a value of 1025, the limit is 1024 bytes/);
+  assert.match((await run('put', 'a key of 17 bytes', 'x')).err, /a key of 17 bytes, the limit is 16/);
+  const dir = join(kv.cluster.dir, 'z');
+  const args = ['node', '--name', 'z', '--dir', dir, '--kv-max-value', '1MiB'];
+  const { code, stderr } = await kv.cluster.cli(...args);
+  assert.is(code, 1);
+  assert.match(stderr, /--kv-max-value.*1048576 bytes; at most 196608/);
 });
 
 test.run();
