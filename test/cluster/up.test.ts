@@ -8,7 +8,7 @@ import { connect } from '../../src/client/index.ts';
 import { Random } from '../support/random.ts';
 import { holdfast, spawnEvents, temporaryFolder } from '../support/server-process.ts';
 
-const OFFSETS = [0, 1, 2, 41, 42, 3409, 3410];
+const OFFSETS = [0, 1, 2, 41, 42, 81, 82, 3409, 3410];
 const test = suite('up');
 
 const isFree = (port: number): Promise<boolean> =>
@@ -40,8 +40,9 @@ test('a cluster by one command; a killed node is started again and brought in; a
   const base = await basePort();
   const args = ['up', '--dir', temporaryFolder(), '--size', '16MiB', '--base-port', String(base)];
   const run = spawnEvents(args);
-  const { url, coordinator, primary, pids } = (await run.event('up')) as {
+  const { url, http, coordinator, primary, pids } = (await run.event('up')) as {
     url: string;
+    http: string[];
     coordinator: string;
     primary: string;
     pids: Record<string, number>;
@@ -50,6 +51,7 @@ test('a cluster by one command; a killed node is started again and brought in; a
     const { stdout } = await holdfast(['status', '--json', '--coordinator', coordinator]);
     return JSON.parse(stdout.toString()) as ClusterView;
   };
+  for (const page of http) assert.is((await fetch(`${page}readyz`)).status, 200, page);
   const volume = await connect(url);
   await volume.write(0, Buffer.from('kept'));
   process.kill(pids[primary]!, 'SIGKILL');

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import type { ClusterView } from '../../src/cli/cluster-status.ts';
+import type { Happening } from '../../src/node/timeline.ts';
 import { CoordinatorProcess } from '../support/coordinators.ts';
 import { EventStream } from '../support/event-stream.ts';
 import { HttpCluster } from '../support/http-cluster.ts';
@@ -169,9 +170,13 @@ test('32 streams, and not one more; a place that is left is free', async () => {
 
 test('a coordinator that is gone is told, and so is its return', async () => {
   const { cluster } = http;
-  const stream = new EventStream(http.url('a', '/api/stream'));
+  // The primary asks for the register now and then.
+  const stream = new EventStream(http.url(await cluster.primary('disk'), '/api/stream'));
+  const isolated = (over: boolean): Promise<Happening> =>
+    stream.first('happened', ({ kind, fields }) => kind === 'isolated' && fields['over'] === over, 'isolated');
   await stream.first('cluster', ({ view }) => view?.verdict === 'safe', 'a look at the cluster');
   await cluster.coordinator.kill();
+  assert.match(String((await isolated(false)).fields['reason']), /no server could be reached/);
   await stream.first('cluster', ({ error }) => error !== undefined, 'an error');
   assert.is((await http.json('a', '/api/cluster')).status, 503);
   assert.is((await http.json('a', '/healthz')).status, 200);
@@ -179,6 +184,7 @@ test('a coordinator that is gone is told, and so is its return', async () => {
   const { address } = cluster.coordinator;
   cluster.coordinator = await CoordinatorProcess.start(join(cluster.dir, 'coordinator'), address);
   await until(() => stream.of('cluster').at(-1)?.view?.verdict === 'safe', 'it is safe again');
+  await isolated(true);
   stream.close();
 });
 
