@@ -14,6 +14,7 @@ import {
   pause,
   registerOf,
   withCoordinator,
+  urlOf,
 } from './cluster.ts';
 import { place } from './cluster-volume-create.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
@@ -61,7 +62,7 @@ export async function clusterInfo(name: string, flags: Flags): Promise<void> {
     primary: primary || '(none)',
     inSync: inSync.join(', '),
     members: members.map(({ node, clientAddress }) => `${node} (${clientAddress})`).join(', '),
-    url: `holdfast://${members.map(({ clientAddress }) => clientAddress).join(',')}/${name}`,
+    url: urlOf(members.map(({ clientAddress }) => clientAddress).join(','), name),
   });
 }
 

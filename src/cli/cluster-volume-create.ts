@@ -10,7 +10,7 @@ import { formatBytes, parseSize } from '../base/units.ts';
 import { admin } from '../client/admin.ts';
 import type { Coordinator, Member, Register, SeenNode } from '../coordination/register.ts';
 import { checkVolumeName } from '../storage/volume-folder.ts';
-import { byCli, deleteReplicas, makeReplica, withCoordinator } from './cluster.ts';
+import { byCli, deleteReplicas, makeReplica, urlOf, withCoordinator } from './cluster.ts';
 import { Progress, printJson } from './output.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 
@@ -99,7 +99,7 @@ export async function createReplicated(name: string, flags: ReplicatedCreateFlag
       const on = register.members.map(({ node }) => node).join(', ');
       process.stdout.write(`created ${name} (${formatBytes(register.sizeBytes)}) on ${on}\n`);
       const servers = register.members.map(({ clientAddress }) => clientAddress).join(',');
-      process.stdout.write(`  holdfast://${servers}/${name}\n`);
+      process.stdout.write(`  ${urlOf(servers, name)}\n`);
     }
   });
 }

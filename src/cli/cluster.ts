@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { createInterface } from 'node:readline/promises';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { admin } from '../client/admin.ts';
+import { Credentials } from '../client/credentials.ts';
 import type { Coordinator, NextRegister, Register, SeenNode } from '../coordination/register.ts';
 import type { ReplicaStatus } from '../node/hosted-volume.ts';
 import { type CoordinatorUrl, coordinatorOf } from './coordinator-flags.ts';
@@ -64,6 +65,11 @@ export async function changeRegister(
 export function clientAddressOf(node: string, nodes: readonly SeenNode[], register: Register | null): string | null {
   const seen = nodes.find((one) => one.node === node)?.clientAddress;
   return seen ?? register?.members.find((one) => one.node === node)?.clientAddress ?? null;
+}
+
+/** Of a volume, for people; under TLS where this command talks to nodes so. */
+export function urlOf(servers: string, volume: string): string {
+  return `${Credentials.forBareAddress().secure ? 'holdfasts' : 'holdfast'}://${servers}/${volume}`;
 }
 
 /** A node's answer to `status`, of all pages. */

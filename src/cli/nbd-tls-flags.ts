@@ -39,7 +39,7 @@ export async function nbdTlsOf(flags: NbdTlsFlags, nbd: boolean): Promise<NbdTls
   throw new HoldfastError('INVALID_ARGUMENT', {
     operation: 'parse --nbd-tls',
     detail: 'TLS for NBD, and no NBD port',
-    remedy: 'add --nbd HOST:PORT; the port of --listen speaks no TLS',
+    remedy: 'add --nbd HOST:PORT; for the port of --listen there is --tls-cert',
   });
 }
 
