@@ -216,7 +216,7 @@ function show(
   const pids = Object.fromEntries(nodes.map(({ name, pid }) => [name, pid]));
   if (flags.json) return printJson({ event: 'up', coordinator, volume, url, nbd, http, primary, pids });
   const victim = nodes.find(({ name }) => name === primary) ?? nodes[0]!;
-  const cli = 'node dist/src/cli/main.js';
+  const cli = MAIN.includes('/node_modules/') ? 'npx holdfast' : 'node dist/src/cli/main.js';
   const lines = [
     '',
     `Volume ${volume}:  ${url}`,

@@ -1,32 +1,13 @@
 /** `holdfast up`, what `npm start` runs: one command, a cluster; a process that is killed comes back; Ctrl-C ends all. */
 // deadline: 180 s
-import { createServer } from 'node:net';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { ClusterView } from '../../src/cli/cluster-status.ts';
 import { connect } from '../../src/client/index.ts';
-import { Random } from '../support/random.ts';
+import { basePort } from '../support/base-port.ts';
 import { holdfast, spawnEvents, temporaryFolder } from '../support/server-process.ts';
 
-const OFFSETS = [0, 1, 2, 41, 42, 81, 82, 3409, 3410];
 const test = suite('up');
-
-const isFree = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
-  });
-
-/** All ports that `up` counts from it are free. */
-async function basePort(): Promise<number> {
-  const random = new Random(process.pid);
-  for (;;) {
-    const base = 20_000 + random.below(8000);
-    const free = await Promise.all(OFFSETS.map((offset) => isFree(base + offset)));
-    if (!free.includes(false)) return base;
-  }
-}
 
 const lives = (pid: number): boolean => {
   try {

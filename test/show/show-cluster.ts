@@ -43,7 +43,7 @@ const isFree = (port: number): Promise<boolean> =>
 /** All ports that `up` counts from it are free. */
 async function basePort(): Promise<number> {
   for (let base = 20_000 + (process.pid % 8000); ; base = 20_000 + ((base - 20_000 + 97) % 8000)) {
-    const free = await Promise.all([0, 1, 2, 41, 42, 3409, 3410].map((offset) => isFree(base + offset)));
+    const free = await Promise.all([0, 1, 2, 41, 42, 81, 82, 3409, 3410].map((offset) => isFree(base + offset)));
     if (!free.includes(false)) return base;
   }
 }
