@@ -59,7 +59,7 @@ class FileSink implements Sink {
   private pieces: string[] = [];
   private bytes = 0;
 
-  /** Returns with the file made, so that no signal can come between that and its being known. */
+  /** Returns with the file made: a signal is handled when it is known. */
   constructor(name: string) {
     const before = statSync(name, { throwIfNoEntry: false });
     if (before !== undefined && !before.isFile()) {
@@ -128,18 +128,23 @@ class StdoutSink implements Sink {
 }
 
 export async function exportTo(url: string, file: string, json: boolean): Promise<void> {
-  let sink: Sink;
+  let sink: Sink | null = null;
+  // Before there is a file: a signal that is not handled yet would leave it.
+  for (const [signal, code] of Object.entries(SIGNALS)) {
+    process.once(signal, () => {
+      sink?.abandon();
+      process.exit(code);
+    });
+  }
   try {
     sink = file === '-' ? new StdoutSink() : new FileSink(file);
   } catch (error) {
     throw error instanceof HoldfastError ? error : failed(file, error);
   }
-  for (const [signal, code] of Object.entries(SIGNALS)) {
-    process.once(signal, () => {
-      sink.abandon();
-      process.exit(code);
-    });
-  }
+  await exportInto(sink, url, file, json);
+}
+
+async function exportInto(sink: Sink, url: string, file: string, json: boolean): Promise<void> {
   const name = file === '-' ? 'stdout' : file;
   const written = async (work: Promise<void>): Promise<void> => {
     try {
