@@ -191,7 +191,10 @@ const at = (port: number): string => `127.0.0.1:${port}`;
 const coordinator = new Process('coordinator', ['coordinator', '--dir', join(dir, 'coordinator'), '--listen', at(p0)]);
 const nodeArgs = (name: string, client: number, peer: number): string[] =>
   ['node', '--name', name, '--dir', join(dir, name), '--coordinator', coordinatorUrl].concat(
-    ...['--listen', at(client), '--peer-listen', at(peer)],
+    '--listen',
+    at(client),
+    '--peer-listen',
+    at(peer),
   );
 const nodes = [new Process('a', nodeArgs('a', p1, p2)), new Process('b', nodeArgs('b', p3, p4))];
 const url = `holdfast://${at(p1)},${at(p3)}/${VOLUME}`;
