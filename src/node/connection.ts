@@ -184,6 +184,8 @@ export class Connection {
   private serve(h: FrameHeader, requestId: number, payload: Uint8Array | null): void {
     try {
       if (this.hello === null) return this.door.frame(h, payload, this.flow.socket);
+      // Numbers from here on are operations on the volume: most of all frames.
+      if (h.type >= MESSAGES.READ.number) return this.operate(h, payload);
       switch (h.type) {
         case MESSAGES.HELLO.number:
         case MESSAGES.AUTH.number:

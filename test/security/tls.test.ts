@@ -183,6 +183,25 @@ test('new certificates without a restart; bad ones are not taken', async () => {
   await stop(live);
 });
 
+test('certificates that may be left away, with tokens', async () => {
+  const file = join(folder, 'tokens');
+  const made = await holdfast(['token', 'create', 'app', '--role', 'read', '--tokens', file]);
+  const token = made.stdout.toString().trim();
+  // With TLS it may be reached from anywhere.
+  const args = [...tlsArgs(), '--tls-client-cert', 'allow', '--tokens', file, '--listen', '0.0.0.0:0'];
+  const open = await serve(...args);
+  const address = `holdfasts://127.0.0.1:${open.info.listen.split(':')[1]}/v`;
+  const caFile = ca.certFile;
+  await (await connect(address, { connectMs: 4000, tls: { caFile }, token })).close();
+  await denied(address, { caFile }, /wants a token/);
+  // One that is shown has to be good.
+  await denied(address, { caFile, ...other.issue('shown') }, /comes from another CA/);
+  await stop(open);
+  const { code, stderr } = await holdfast(['serve', join(folder, 'never'), ...args.filter((_, i) => i < 8 || i > 9)]);
+  assert.is(code, 1);
+  assert.match(stderr, /nothing protects it.*give --tokens/);
+});
+
 test('flags that do not go together', async () => {
   const { certFile } = own;
   for (const [args, words] of [
