@@ -81,7 +81,15 @@ const IMPURE_CALLS =
 const MAX_LINES = 500;
 const KEBAB = /^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+)*$/;
 /** Names that the world expects in another spelling. */
-const SPELLED = ['README.md', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'NOTICE', 'SECURITY.md'];
+const SPELLED = [
+  'README.md',
+  'LICENSE',
+  'CHANGELOG.md',
+  'CONTRIBUTING.md',
+  'NOTICE',
+  'SECURITY.md',
+  'holdfast-node@.service',
+];
 
 export interface Import {
   specifier: string;
