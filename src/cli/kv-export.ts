@@ -2,16 +2,18 @@
  * `holdfast kv export`: all keys of a volume into a file, or to stdout.
  *
  * Guarantees: a file of that name is whole and durable when the command says so, and is as it was if it fails or is
- * interrupted: nothing else stays in its folder. On stdout the end of what is whole is the line with the sum. An export is a
- * scan: each page is one state of the volume, all of it is not.
+ * interrupted: nothing else stays in its folder. On stdout the end of what is whole is the line with the sum. What is
+ * exported is of one moment (kv-moment.ts), or says that it is not.
  */
 import { randomBytes } from 'node:crypto';
 import { close, closeSync, fstatSync, fsync, openSync, realpathSync, rmSync, statSync, write } from 'node:fs';
 import { rename } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
 import { promisify } from 'node:util';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { LineWriter } from './kv-format.ts';
+import { KvMoment } from './kv-moment.ts';
 import { withStore } from './kv-store.ts';
 import { Progress, printJson } from './output.ts';
 
@@ -127,7 +129,8 @@ class StdoutSink implements Sink {
   abandon(): void {}
 }
 
-export async function exportTo(url: string, file: string, json: boolean): Promise<void> {
+/** @param fuzzy keys of different moments will do. @throws HoldfastError BUSY if they are and will not */
+export async function exportTo(url: string, file: string, fuzzy: boolean, json: boolean): Promise<void> {
   let sink: Sink | null = null;
   // Before there is a file: a signal that is not handled yet would leave it.
   for (const [signal, code] of Object.entries(SIGNALS)) {
@@ -141,35 +144,44 @@ export async function exportTo(url: string, file: string, json: boolean): Promis
   } catch (error) {
     throw error instanceof HoldfastError ? error : failed(file, error);
   }
-  await exportInto(sink, url, file, json);
+  await exportInto(sink, url, file, fuzzy, json);
 }
 
-async function exportInto(sink: Sink, url: string, file: string, json: boolean): Promise<void> {
+async function exportInto(sink: Sink, url: string, file: string, fuzzy: boolean, json: boolean): Promise<void> {
   const name = file === '-' ? 'stdout' : file;
-  const written = async (work: Promise<void>): Promise<void> => {
+  const written = async <T>(work: Promise<T>): Promise<T> => {
     try {
-      await work;
+      return await work;
     } catch (error) {
       throw error instanceof HoldfastError ? error : failed(name, error);
     }
   };
   const lines = new LineWriter();
+  let of = { consistent: false, version: 0, changedMeanwhile: 0 };
   const progress = new Progress('exporting', (count) => `${count} keys`);
   const all = async (): Promise<void> => {
     await withStore(
       url,
       {},
       async (store) => {
-        const total = await store.size();
-        await written(sink.write(lines.head(store.name, (await store.info()).version)));
-        for await (const { key, value, expiresAtMs } of store.scan()) {
-          await written(sink.write(lines.entry(key, value, expiresAtMs)));
-          if (lines.count % 1000 === 0) progress.update(Math.min(lines.count, total), total);
+        const total = Math.max(1, await store.size());
+        const dir = file === '-' ? tmpdir() : dirname(file);
+        const report = (count: number): void => progress.update(Math.min(count, total), total);
+        const moment = await written(KvMoment.of(store, dir, report));
+        try {
+          if (moment.lost !== null && !fuzzy) throw notOneMoment(store.name, moment.lost);
+          await written(sink.write(lines.head(store.name, moment.version)));
+          for await (const { key, value, expiresAtMs } of moment.entries()) {
+            await written(sink.write(lines.entry(key, value, expiresAtMs)));
+          }
+        } finally {
+          moment.close();
         }
+        of = { consistent: moment.lost === null, version: moment.version, changedMeanwhile: moment.changedKeys };
       },
       'needed',
     );
-    await written(sink.write(lines.end()));
+    await written(sink.write(lines.end(of.consistent)));
     await written(sink.finish());
   };
   try {
@@ -180,8 +192,20 @@ async function exportInto(sink: Sink, url: string, file: string, json: boolean):
   } finally {
     progress.stop();
   }
-  if (!json) process.stderr.write(`${lines.count} keys written to ${name}\n`);
-  else if (file !== '-') printJson({ exported: lines.count, file });
+  const result = { exported: lines.count, file, ...of };
+  const state = of.consistent ? `as they were at version ${of.version}` : 'FUZZY: they are of different moments';
+  if (!json) process.stderr.write(`${lines.count} keys written to ${name}, ${state}\n`);
+  else if (file !== '-') printJson(result);
   // stdout has the keys.
-  else process.stderr.write(`${JSON.stringify({ exported: lines.count, file })}\n`);
+  else process.stderr.write(`${JSON.stringify(result)}\n`);
+}
+
+function notOneMoment(volume: string, cause: HoldfastError): HoldfastError {
+  return new HoldfastError('BUSY', {
+    operation: 'export',
+    volume,
+    detail: `more was changed meanwhile than can be followed, so the keys are of no single moment: ${cause.message}`,
+    remedy: 'try again when less is written, or give --fuzzy to take them so',
+    cause,
+  });
 }

@@ -42,9 +42,9 @@ export class LineWriter {
     return this.hashed({ key: key.toString('base64'), value: value.toString('base64'), ...expiry });
   }
 
-  /** Once, behind everything. */
-  end(): string {
-    return `${JSON.stringify({ count: this.count_, sha256: this.hash.digest('hex') })}\n`;
+  /** Once, behind everything. @param consistent whether the entries are those of one moment */
+  end(consistent: boolean): string {
+    return `${JSON.stringify({ count: this.count_, consistent, sha256: this.hash.digest('hex') })}\n`;
   }
 
   private hashed(line: object): string {
@@ -54,8 +54,14 @@ export class LineWriter {
   }
 }
 
-/** @returns the sum that they have, when all are read. @throws BrokenFile */
-export async function* entriesOf(source: AsyncIterable<Buffer>): AsyncGenerator<KvLine, string, undefined> {
+/**
+ * @param fuzzy entries of different moments will do
+ * @returns the sum that they have, when all are read. @throws BrokenFile
+ */
+export async function* entriesOf(
+  source: AsyncIterable<Buffer>,
+  fuzzy: boolean,
+): AsyncGenerator<KvLine, string, undefined> {
   const hash = createHash('sha256');
   // The last line is no entry.
   let held: Buffer | null = null;
@@ -75,9 +81,12 @@ export async function* entriesOf(source: AsyncIterable<Buffer>): AsyncGenerator<
     held = line;
   }
   if (held === null) throw new BrokenFile('it is empty, or cut off');
-  const { count, sha256 } = parsed(held, lines);
+  const { count, sha256, consistent } = parsed(held, lines);
   if (typeof count !== 'number' || typeof sha256 !== 'string') throw new BrokenFile('it is cut off');
   if (count !== lines - 2 || sha256 !== hash.digest('hex')) throw new BrokenFile('it was changed, or damaged');
+  // Earlier versions did not say.
+  if (consistent === false && !fuzzy)
+    throw new BrokenFile('its keys are of different moments, and --fuzzy is not given');
   return sha256;
 }
 

@@ -72,9 +72,9 @@ class Input {
   }
 
   /** To the end, or until it is broken. @throws BrokenFile, HoldfastError */
-  async check(): Promise<Checked> {
+  async check(fuzzy: boolean): Promise<Checked> {
     const checked = { count: 0, longestKeyBytes: 0, longestValueBytes: 0 };
-    const entries = entriesOf(this.once === null ? this.again() : this.copied(this.once));
+    const entries = entriesOf(this.once === null ? this.again() : this.copied(this.once), fuzzy);
     let next = await entries.next();
     for (; next.done !== true; next = await entries.next()) {
       checked.count++;
@@ -157,9 +157,9 @@ class Batches {
   }
 }
 
-async function check(input: Input): Promise<Checked> {
+async function check(input: Input, fuzzy: boolean): Promise<Checked> {
   try {
-    return await input.check();
+    return await input.check(fuzzy);
   } catch (error) {
     if (error instanceof HoldfastError) throw error;
     const remedy = 'take a whole file as kv export makes it';
@@ -182,12 +182,18 @@ function checkLimits({ longestKeyBytes, longestValueBytes }: Checked, limits: Kv
   });
 }
 
-export async function importFrom(url: string, file: string, ifAbsent: boolean, json: boolean): Promise<void> {
+export interface ImportFlags {
+  ifAbsent?: boolean;
+  fuzzy?: boolean;
+  json?: boolean;
+}
+
+export async function importFrom(url: string, file: string, flags: ImportFlags): Promise<void> {
   const input = Input.open(file);
   try {
-    const checked = await check(input);
-    const counts = await importChecked(url, input, checked, ifAbsent);
-    if (json) printJson({ ...counts, file });
+    const checked = await check(input, flags.fuzzy ?? false);
+    const counts = await importChecked(url, input, checked, flags.ifAbsent ?? false);
+    if (flags.json) printJson({ ...counts, file });
     else process.stderr.write(`${counts.imported} keys imported, ${counts.kept} kept, ${counts.expired} had expired\n`);
   } finally {
     input.close();
@@ -217,7 +223,7 @@ async function importChecked(url: string, input: Input, checked: Checked, ifAbse
       if (lines.length > 0) await batches.add(() => putAll(store, lines, ifAbsent, counts));
       progress.update(written(), Math.max(1, total));
     };
-    const entries = entriesOf(input.again());
+    const entries = entriesOf(input.again(), true);
     const all = async (): Promise<void> => {
       let next = await entries.next();
       for (; next.done !== true; next = await entries.next()) {

@@ -178,17 +178,31 @@ export class KvStore {
    */
   async *watch(options: WatchOptions = {}): AsyncGenerator<KvChange, void, undefined> {
     const { prefix = '', signal } = options;
-    const call = { signal };
-    let after = options.after ?? (await this.info(call)).version;
+    let after = options.after ?? (await this.info({ signal })).version;
     const { suspectMs } = this.connections.shared.settings;
     const waitMs = Math.max(1, Math.round(suspectMs * WATCH_SHARE));
     for (;;) {
-      const watch = { prefix: keyOf(prefix), after, limit: CHANGES, waitMs };
-      const reply = await this.ask({ operation: 'watch', watch }, call, () => this.connections.pick());
-      const { changes, version } = decodeChanges(reply);
-      for (const change of changes) yield changeOf(change);
+      const { changes, version } = await this.changesAfter(after, { prefix, signal, waitMs });
+      yield* changes;
       after = version;
     }
+  }
+
+  /**
+   * What was changed behind a version, in the order of versions: whole transactions, about a thousand changes at most.
+   * @param options `waitMs`: how long to wait for a change if there is none
+   * @returns the changes, and the version up to which these are all
+   * @throws HoldfastError as `watch`
+   */
+  async changesAfter(
+    after: number,
+    options: CallOptions & { prefix?: Bytes | undefined; waitMs: number },
+  ): Promise<{ changes: KvChange[]; version: number }> {
+    const { prefix = '', waitMs, ...call } = options;
+    const watch = { prefix: keyOf(prefix), after, limit: CHANGES, waitMs };
+    const reply = await this.ask({ operation: 'watch', watch }, call, () => this.connections.pick());
+    const { changes, version } = decodeChanges(reply);
+    return { changes: changes.map(changeOf), version };
   }
 
   // --- mutations --------------------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ async function* piecesOf(bytes: Buffer, pieceBytes: number): AsyncGenerator<Buff
   for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes);
 }
 
-async function read(text: string | Buffer, pieceBytes = 7): Promise<string[]> {
+async function read(text: string | Buffer, pieceBytes = 7, fuzzy = false): Promise<string[]> {
   const found: string[] = [];
-  for await (const { key, value, expiresAtMs } of entriesOf(piecesOf(Buffer.from(text as string), pieceBytes))) {
+  const pieces = piecesOf(Buffer.from(text as string), pieceBytes);
+  for await (const { key, value, expiresAtMs } of entriesOf(pieces, fuzzy)) {
     found.push(`${key.toString()}=${value.toString('latin1')}@${expiresAtMs ?? ''}`);
   }
   return found;
@@ -32,13 +33,23 @@ test('what was written is read, whatever pieces it comes in', async () => {
   let text = writer.head('keys', 5);
   text += writer.entry(Buffer.from('a'), Buffer.from([0, 10, 255]), null);
   text += writer.entry(Buffer.from('b'), Buffer.alloc(0), 1234);
-  text += writer.end();
+  text += writer.end(true);
   const entries = ['a=\0\n\xff@', 'b=@1234'];
   for (const pieceBytes of [1, 2, 13, 1000]) assert.equal(await read(text, pieceBytes), entries);
   // As an editor leaves it, or a system that ends lines otherwise.
   assert.equal(await read(text.slice(0, -1)), entries);
   assert.equal(await read(text.replaceAll('\n', '\r\n')), entries);
   assert.equal(await read(summed([HEAD])), []);
+});
+
+test('keys of different moments are told from those of one', async () => {
+  const writer = new LineWriter();
+  const text = writer.head('keys', 5) + writer.entry(Buffer.from('a'), Buffer.alloc(0), null) + writer.end(false);
+  assert.equal(await read(text, 7, true), ['a=@']);
+  await read(text).then(
+    () => assert.unreachable(),
+    (error: Error) => assert.match(error.message, /different moments/),
+  );
 });
 
 test('what is not whole is refused, and says why', async () => {

@@ -89,7 +89,10 @@ test('export and import through pipes', async ({ kv }) => {
   await store.transaction().put('p/1', 'one').put('p/2', Buffer.alloc(100_000, 200)).commit();
   const exported = await shell(kv, `kv export "$URL" - --json > "$DIR/piped"`);
   const count = await store.size();
-  assert.equal(exported, { code: 0, out: '', err: `{"exported":${count},"file":"-"}\n` });
+  assert.equal([exported.code, exported.out], [0, '']);
+  const { version, ...told } = JSON.parse(exported.err) as Record<string, unknown>;
+  assert.type(version, 'number');
+  assert.equal(told, { exported: count, file: '-', consistent: true, changedMeanwhile: 0 });
   await store.transaction().delete('p/1').delete('p/2').commit();
   const imported = await shell(kv, `cat "$DIR/piped" | kv import "$URL" - --if-absent --json`);
   assert.equal(JSON.parse(imported.out), { imported: 2, kept: count - 2, expired: 0, file: '-' });
@@ -241,6 +244,48 @@ test('a value from stdin is not read without end; a condition that does not hold
   const { stdout } = await kv.cluster.cli('kv', 'put', kv.url(), 'there', 'w', '--if-absent', '--json');
   const refused = JSON.parse(stdout) as object;
   assert.equal(Object.keys(refused).sort(), ['applied', 'version']);
+});
+
+test('an export is of one moment, while pairs of keys are written that are far apart', async ({ kv, run }) => {
+  const store = await connectKv(kv.url());
+  const names = Array.from({ length: 3000 }, (_, i) => `m/${i}`);
+  await Promise.all(names.map((name) => store.put(name, name)));
+  let over = false;
+  const writer = (async () => {
+    for (let n = 1; !over; n++) {
+      const transaction = store.transaction().put('a/first', String(n)).put('z/last', String(n));
+      await (n % 3 === 0 ? transaction.delete('m/1500') : transaction.put('m/1500', String(n))).commit();
+    }
+  })();
+  const file = join(kv.cluster.dir, 'moment.jsonl');
+  let changed = 0;
+  for (let attempt = 0; attempt < 20 && changed === 0; attempt++) {
+    const { code, out, err } = await run('export', file, '--json');
+    assert.is(code, 0, err);
+    const { consistent, changedMeanwhile } = JSON.parse(out) as { consistent: boolean; changedMeanwhile: number };
+    assert.ok(consistent);
+    changed = changedMeanwhile;
+    const lines = readFileSync(file, 'utf8').trim().split('\n').slice(1, -1);
+    const entries = lines.map((line) => JSON.parse(line) as { key: string; value: string });
+    const valueOf = (name: string): string | null => {
+      const found = entries.filter(({ key }) => key === Buffer.from(name).toString('base64'));
+      assert.ok(found.length <= 1, `${name} is there twice`);
+      return found.length === 0 ? null : Buffer.from(found[0]!.value, 'base64').toString();
+    };
+    const n = valueOf('a/first');
+    assert.is(valueOf('z/last'), n);
+    assert.is(valueOf('m/1500'), n === null ? 'm/1500' : Number(n) % 3 === 0 ? null : n);
+    for (const name of ['m/0', 'm/1499', 'm/2999']) assert.is(valueOf(name), name);
+  }
+  over = true;
+  await writer;
+  assert.ok(changed > 0, 'nothing was written meanwhile');
+  const transaction = store.transaction();
+  for (const name of ['a/first', 'z/last', ...names.slice(0, 150)]) transaction.delete(name);
+  await transaction.commit();
+  assert.is((await run('import', file, '--if-absent')).code, 0);
+  assert.ok(await store.get('m/149'));
+  await store.close();
 });
 
 test.run();
