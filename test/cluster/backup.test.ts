@@ -1,5 +1,5 @@
 /** Backup and restore of replicated volumes, while a client goes on writing and primaries are killed. */
-// deadline: 120 s
+// deadline: 240 s
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
 /** Backup files: what is refused of them, what they hold, pipes, interrupts. Real servers and commands. */
-// deadline: 120 s
+// deadline: 240 s
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
