@@ -246,7 +246,11 @@ test('a value from stdin is not read without end; a condition that does not hold
   assert.equal(Object.keys(refused).sort(), ['applied', 'version']);
 });
 
-test('an export is of one moment, while pairs of keys are written that are far apart', async ({ kv, run }) => {
+test('an export is of one moment, while pairs of keys are written that are far apart', async ({ kv }) => {
+  const run = async (name: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> => {
+    const { code, stdout, stderr } = await kv.cluster.cli('kv', name, kv.url(), ...args);
+    return { code, out: stdout, err: stderr };
+  };
   const store = await connectKv(kv.url());
   const names = Array.from({ length: 3000 }, (_, i) => `m/${i}`);
   await Promise.all(names.map((name) => store.put(name, name)));
