@@ -1,4 +1,5 @@
 /** `holdfast kv export | import`: pipes, what is not whole, full disks, signals. The keys themselves: kv-cli.test.ts. */
+// deadline: 240 s
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, readdirSync, readlinkSync, statSync, symlinkSync, writeFileSync } from 'node:fs';

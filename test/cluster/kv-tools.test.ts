@@ -2,6 +2,7 @@
  * `holdfast kv shell`: the forms of the CS 739 course's tools, in the order of the commands, over a failover, and with two
  * shells on the same keys. `holdfast kv bench`: what it counts, what it touches, and that nothing of it stays.
  */
+// deadline: 240 s
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
