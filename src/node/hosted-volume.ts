@@ -292,6 +292,10 @@ export class HostedVolume implements PeerVolume {
     if (!this.closing) this.replica.received(link, message);
   }
 
+  refused(reason: string): void {
+    this.lastRefusal = `refused: ${reason}`;
+  }
+
   // --- time -------------------------------------------------------------------------------------------------------------
 
   /** Every 20 ms or so. */

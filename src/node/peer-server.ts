@@ -63,6 +63,8 @@ export interface PeerVolume {
   /** A stream has ended, whoever opened it; null: the one that was asked for could not be opened. */
   closed(node: string, link: PeerLink | null): void;
   received(link: PeerLink, message: PeerMessage): void;
+  /** A stream that another node asked for was refused: its operator is to see why. */
+  refused?(reason: string): void;
 }
 
 export interface PeerPort {
@@ -253,7 +255,10 @@ export class PeerNetwork {
         address: stream.address,
         reason: refusal?.message,
       });
-      if (refusal !== null) stream.fail(refusal);
+      if (refusal !== null) {
+        joined?.volume.refused?.(refusal.message);
+        stream.fail(refusal);
+      }
       return null;
     }
     const { from, streamId } = hello;
