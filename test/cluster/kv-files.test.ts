@@ -264,26 +264,29 @@ test('an export is of one moment, while pairs of keys are written that are far a
   })();
   const file = join(kv.cluster.dir, 'moment.jsonl');
   let changed = 0;
-  for (let attempt = 0; attempt < 20 && changed === 0; attempt++) {
-    const { code, out, err } = await run('export', file, '--json');
-    assert.is(code, 0, err);
-    const { consistent, changedMeanwhile } = JSON.parse(out) as { consistent: boolean; changedMeanwhile: number };
-    assert.ok(consistent);
-    changed = changedMeanwhile;
-    const lines = readFileSync(file, 'utf8').trim().split('\n').slice(1, -1);
-    const entries = lines.map((line) => JSON.parse(line) as { key: string; value: string });
-    const valueOf = (name: string): string | null => {
-      const found = entries.filter(({ key }) => key === Buffer.from(name).toString('base64'));
-      assert.ok(found.length <= 1, `${name} is there twice`);
-      return found.length === 0 ? null : Buffer.from(found[0]!.value, 'base64').toString();
-    };
-    const n = valueOf('a/first');
-    assert.is(valueOf('z/last'), n);
-    assert.is(valueOf('m/1500'), n === null ? 'm/1500' : Number(n) % 3 === 0 ? null : n);
-    for (const name of ['m/0', 'm/1499', 'm/2999']) assert.is(valueOf(name), name);
+  try {
+    for (let attempt = 0; attempt < 20 && changed === 0; attempt++) {
+      const { code, out, err } = await run('export', file, '--json');
+      assert.is(code, 0, err);
+      const { consistent, changedMeanwhile } = JSON.parse(out) as { consistent: boolean; changedMeanwhile: number };
+      assert.ok(consistent);
+      changed = changedMeanwhile;
+      const lines = readFileSync(file, 'utf8').trim().split('\n').slice(1, -1);
+      const entries = lines.map((line) => JSON.parse(line) as { key: string; value: string });
+      const valueOf = (name: string): string | null => {
+        const found = entries.filter(({ key }) => key === Buffer.from(name).toString('base64'));
+        assert.ok(found.length <= 1, `${name} is there twice`);
+        return found.length === 0 ? null : Buffer.from(found[0]!.value, 'base64').toString();
+      };
+      const n = valueOf('a/first');
+      assert.is(valueOf('z/last'), n);
+      assert.is(valueOf('m/1500'), n === null ? 'm/1500' : Number(n) % 3 === 0 ? null : n);
+      for (const name of ['m/0', 'm/1499', 'm/2999']) assert.is(valueOf(name), name);
+    }
+  } finally {
+    over = true;
+    await writer;
   }
-  over = true;
-  await writer;
   assert.ok(changed > 0, 'nothing was written meanwhile');
   const transaction = store.transaction();
   for (const name of ['a/first', 'z/last', ...names.slice(0, 150)]) transaction.delete(name);
