@@ -213,6 +213,9 @@ async function primary(): Promise<string> {
   return (await withCoordinator({ coordinator: coordinatorUrl }, lookAt)).volumes[0]!.primary;
 }
 
+// Told to stop: the processes are ended, and the folder goes, at the exit.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
 let writers: Writer[] = [];
 
 async function step(what: string, work: () => Promise<void>): Promise<void> {

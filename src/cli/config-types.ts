@@ -97,6 +97,7 @@ const oneOf = (...choices: string[]): ValueType => ({
 const BY_KEY: Record<string, ValueType> = {
   nbd: type('HOST:PORT or unix:/PATH', '10.0.0.1:10809', new RegExp(`^unix:/|${ADDRESS.source}`)),
   nbdTls: oneOf('require', 'allow', 'off'),
+  tlsClientCert: oneOf('require', 'allow'),
   whenIsolated: oneOf('consistent', 'available'),
   logLevel: oneOf('info', 'trace', 'debug', 'warn', 'error', 'silent'),
 };

@@ -58,6 +58,14 @@ test('a flag whose type nobody has said has no key, and is noticed', () => {
   assert.ok(keys.some(({ key }) => key === 'alsoMs'));
 });
 
+test('a flag that takes several values is a list', () => {
+  const command = program().commands[0]!.option('--also <name...>', 'names');
+  const all = [keysOf(command, 'node')];
+  const { findings, values } = parseConfig('node:\n  also: [a, b]\n', '/', all);
+  assert.equal([findings, values.get('node')], [[], { also: ['a', 'b'] }]);
+  assert.match(parseConfig('node:\n  also: a\n', '/', all).findings[0]!.message, /a list/);
+});
+
 test('the examples pass, also with every line taken out of its comment', () => {
   for (const keys of ALL) {
     const text = exampleOf(keys);
