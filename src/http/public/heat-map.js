@@ -116,7 +116,8 @@ export class HeatMaps {
     const state = this.#view?.volumes
       .find((one) => one.volumeId === volumeId)
       ?.members.find(({ node }) => node === member);
-    const rate = rateOf(history) || (state?.sync?.bytesPerSecond ?? 0);
+    // What the primary says; what was seen here includes the time before it began.
+    const rate = state?.sync?.bytesPerSecond || rateOf(history);
     const lacks = dirtyBlocks * BLOCK_BYTES;
     const amount = `${count(dirtyBlocks)} of ${count(blocks)} blocks, ${bytes(lacks)}, ${percent(dirtyBlocks, blocks)}`;
     const falling =

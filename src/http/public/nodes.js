@@ -65,7 +65,7 @@ function picture(view) {
     const { x, y } = places.get(node) ?? centre;
     const state = error === null ? 'answers' : 'silent';
     return [
-      s('circle', { cx: x, cy: y, r: 30, class: 'node', 'data-state': state }),
+      s('circle', { cx: x, cy: y, r: 38, class: 'node', 'data-state': state }),
       label(x, y - 6, short(node), { class: 'node-name' }),
       label(x, y + 11, error === null ? '✓ answers' : '✕ silent', { class: 'node-state' }),
     ];

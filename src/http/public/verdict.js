@@ -48,7 +48,8 @@ export function showVerdict(view, error) {
   setText('verdict-word', word);
   if (error !== null)
     setText('verdict-why', `whether the data is safe: ${error}. What is below was true when last looked at.`);
-  else if (view !== null) setText('verdict-why', view.answer.replace(/^[A-Z ]+: /, ''));
+  else if (view !== null)
+    setText('verdict-why', view.answer.replace(/^[A-Z ]+: /, '').replace(/, about [^,;]+ left/g, ''));
   const behind = view !== null && error === null && verdict !== 'safe';
   setText('verdict-until', behind ? untilWhen(view) || waitingFor(view) : '');
   document.title = `${word} · Holdfast`;

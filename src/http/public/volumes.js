@@ -4,6 +4,7 @@ import { DASH, bytes, count, span } from './format.js';
 
 const SIGNS = {
   'in-sync': '✓',
+  answers: '✓',
   syncing: '↻',
   stale: '!',
   damaged: '✕',
