@@ -284,4 +284,6 @@ test('a stream that is lost is said to be, at once, and is found again', async (
 });
 
 if (CHROMIUM === undefined) process.stdout.write('# skip: chromium is not installed\n');
-else test.run();
+else {
+  test.run();
+}

@@ -11,31 +11,31 @@ const PLOTS = [
   {
     id: 'chart-operations',
     lines: [
-      [1, 'reads', 'read', []],
-      [2, 'writes', 'write', [6, 3]],
+      [1, 'reads, solid', 'read', []],
+      [2, 'writes, dashed', 'write', [6, 3]],
     ],
   },
   {
     id: 'chart-bytes',
     lines: [
-      [3, 'read', 'read', []],
-      [4, 'written', 'write', [6, 3]],
+      [3, 'read, solid', 'read', []],
+      [4, 'written, dashed', 'write', [6, 3]],
     ],
   },
   {
     id: 'chart-latency',
     lines: [
-      [5, 'read p50', 'read', []],
-      [6, 'read p99', 'read', [2, 3]],
-      [7, 'write p50', 'write', [6, 3]],
-      [8, 'write p99', 'write', [9, 3, 2, 3]],
+      [5, 'read p50, solid', 'read', []],
+      [6, 'read p99, dotted', 'read', [2, 3]],
+      [7, 'write p50, dashed', 'write', [6, 3]],
+      [8, 'write p99, dash and dot', 'write', [9, 3, 2, 3]],
     ],
   },
   {
     id: 'chart-fsync',
     lines: [
-      [9, 'p50', 'read', []],
-      [10, 'p99', 'write', [6, 3]],
+      [9, 'p50, solid', 'read', []],
+      [10, 'p99, dashed', 'write', [6, 3]],
     ],
   },
 ];
