@@ -73,6 +73,7 @@ export class HeatMaps {
   look(view) {
     this.#view = view;
     this.#arrange();
+    for (const map of this.#maps.values()) this.#show(map);
   }
 
   /** Looks for maps that are told no more. @param {boolean} live */
@@ -122,10 +123,11 @@ export class HeatMaps {
     const amount = `${count(dirtyBlocks)} of ${count(blocks)} blocks, ${bytes(lacks)}, ${percent(dirtyBlocks, blocks)}`;
     const falling =
       rate > 0 ? `, ${bytes(rate)}/s, about ${span(lacks / rate)} left` : ', not being copied at the moment';
-    const text =
-      dirtyBlocks === 0
-        ? `${member} lacks nothing any more, since ${clock(atMs)}.`
-        : `${member} lacks ${amount}${falling}.`;
+    const isBack = state === undefined || state.state === 'in-sync';
+    const nothing = isBack
+      ? `${member} lacks nothing any more, since ${clock(atMs)}.`
+      : `${member} lacks nothing yet, and is ${state.state}.`;
+    const text = dirtyBlocks === 0 ? nothing : `${member} lacks ${amount}${falling}.`;
     parts.said.textContent = text;
     parts.root.dataset.dirtyBlocks = String(dirtyBlocks);
     parts.canvas.setAttribute('aria-label', `Map of ${volume}: ${text}`);
