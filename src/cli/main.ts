@@ -3,7 +3,6 @@
 import { Command } from 'commander';
 import { PACKAGE_VERSION } from '../node/version.ts';
 import { addBenchCommand } from './bench-command.ts';
-import { addConfigCommand } from './config-command.ts';
 import { addCoordinatorCommand } from './coordinator-command.ts';
 import { addDataCommands } from './data-command.ts';
 import { addEventsCommand } from './events-command.ts';
@@ -49,7 +48,12 @@ addDataCommands(program, run);
 addKvCommand(program, run);
 addNbdCommand(program, run);
 addCoordinatorCommand(program, run);
-addConfigCommand(program, run);
+// YAML and its schemas take a tenth of a second to load: for those only who may want them.
+const asked = process.argv.slice(2);
+if (asked.length === 0 || asked.some((one) => /^(?:config|help|-h|--help|--config(?:=.*)?)$/.test(one))) {
+  const { addConfigCommand } = await import('./config-command.ts');
+  addConfigCommand(program, run);
+}
 addTokenCommand(program, run);
 addBenchCommand(program, run);
 addFaultCommand(program, run);
