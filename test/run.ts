@@ -4,8 +4,8 @@
  *
  *     node dist/test/run.js [substring of a path ...] [--verbose]
  *
- * Four files run at a time: one that keeps a core busy, those of the ring `simulation` first, and three of the rings that
- * mostly wait for processes. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line
+ * Two files run at a time, those of the ring `simulation` first: they take longest; then three at a time those of the rings
+ * that mostly wait for processes. A file has 120 s, or what it asks for in a line comment `deadline: 300 s`. The last line
  * is `N passed, N failed`, counting tests; the exit code is 1 when anything failed or nothing ran.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -14,12 +14,10 @@ import { join, sep } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/test-process.ts';
 
-/** Files that keep a core busy, and files that mostly wait for processes, at a time: four on two cores. */
-const BUSY_LANES = 1;
-const WAITING_LANES = 3;
-/** They take longest. */
+const AT_ONCE = 2;
 const FIRST = ['simulation'];
-const WAITING = ['crash', 'process', 'cluster', 'hosts', 'security', 'http'];
+const WAITING_AT_ONCE = 3;
+const LATER = ['crash', 'process', 'cluster', 'hosts', 'security', 'http'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
 
 const { values: flags, positionals: filters } = parseArgs({
@@ -74,6 +72,14 @@ async function runOne(name: string): Promise<void> {
   report(name, await runFile(file, { deadlineMs, graceMs: Number(flags['grace-ms']) }));
 }
 
+async function runAll(names: string[], atOnce: number): Promise<void> {
+  const queue = [...names];
+  const worker = async (): Promise<void> => {
+    for (let name = queue.shift(); name !== undefined; name = queue.shift()) await runOne(name);
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+}
+
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => {
     killAll();
@@ -86,18 +92,16 @@ const names = readdirSync(flags.dir, { recursive: true, encoding: 'utf8' })
   .filter((name) => filters.length === 0 || filters.some((filter) => name.includes(filter)))
   .sort();
 const startedMs = performance.now();
-const isWaiting = (name: string): boolean => WAITING.includes(ringOf(name));
+const isLater = (name: string): boolean => LATER.includes(ringOf(name));
 const rank = (ranks: readonly string[], name: string): number => ranks.indexOf(ringOf(name));
-const busy = names.filter((name) => !isWaiting(name)).sort((a, b) => rank(FIRST, b) - rank(FIRST, a));
-const waiting = names.filter(isWaiting).sort((a, b) => rank(WAITING, a) - rank(WAITING, b));
-const lane = async (...queues: string[][]): Promise<void> => {
-  for (const queue of queues)
-    for (let name = queue.shift(); name !== undefined; name = queue.shift()) await runOne(name);
-};
-await Promise.all([
-  ...Array.from({ length: BUSY_LANES }, () => lane(busy, waiting)),
-  ...Array.from({ length: WAITING_LANES }, () => lane(waiting, busy)),
-]);
+await runAll(
+  names.filter((name) => !isLater(name)).sort((a, b) => rank(FIRST, b) - rank(FIRST, a)),
+  AT_ONCE,
+);
+await runAll(
+  names.filter(isLater).sort((a, b) => rank(LATER, a) - rank(LATER, b)),
+  WAITING_AT_ONCE,
+);
 
 console.log('');
 const sum = { passed: 0, failed: 0, skipped: 0 };

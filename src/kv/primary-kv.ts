@@ -395,11 +395,7 @@ export class PrimaryKv implements KvVolume {
     this.lastWritten = batch;
     this.underWay++;
     const { items, bytes } = batch;
-    // With those before it whose answers are not known to the index yet.
-    let answers = 0;
-    for (const one of this.written.values()) answers += one.items.length;
-    const forgotten = this.content.index.answers.forgottenAfter(answers);
-    this.log.write(first, encodeBatch('new', items, bytes, forgotten), (error) => {
+    this.log.write(first, encodeBatch('new', items, bytes, this.content.index.answers.forgotten), (error) => {
       this.underWay--;
       batch.committed = true;
       for (const one of batch.done.splice(0)) one(error);

@@ -70,22 +70,6 @@ export class SessionAnswers {
     return freed;
   }
 
-  /**
-   * What `forgotten` may be at most once so many more answers are added: it goes into their batch, because what is
-   * forgotten through them may be erased before another batch is written. More of it than need be harms nobody: sessions
-   * that began since are above it.
-   */
-  forgottenAfter(answers: number): number {
-    let upTo = this.forgotten;
-    // Sessions that are there may be the ones that do something: then as many others are the oldest.
-    let left = this.sessions.size + 2 * answers - MAX_SESSIONS;
-    for (const { version } of this.sessions.values()) {
-      if (left-- <= 0) break;
-      upTo = Math.max(upTo, version);
-    }
-    return upTo;
-  }
-
   /** Its batch goes. @returns whether it counted, and what counts again instead */
   remove(answer: NewAnswer, run: Run): { counted: boolean; back: Kept | null } {
     const answers = this.sessions.get(answer.session)?.answers;
