@@ -275,6 +275,8 @@ export class Connection implements LinkOwner, Seeker {
     const leftMs = (): number => Math.max(0, beganMs + limitMs - performance.now());
     for (let pause = pauseFirst; ; pause = true) {
       if (this.closed) throw new HoldfastError('CLOSED', { operation: 'connect' });
+      // What was answered needs nobody's memory: a session that was idle for long is as good as new.
+      if (!this.inFlight.mutates) this.since = null;
       const { servers, volume } = this.shared;
       this.search = new Search(servers, volume, this.settings, this);
       try {

@@ -30,6 +30,11 @@ export class InFlight {
     return this.lowestMutation;
   }
 
+  /** Whether a mutation is unanswered. */
+  get mutates(): boolean {
+    return this.lowestMutation < this.nextMutation;
+  }
+
   get(requestId: number): Call | undefined {
     return this.calls.get(requestId);
   }

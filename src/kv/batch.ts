@@ -5,7 +5,7 @@
  * batch holds nothing that counts, and is then zeroed as a whole. Block by block it is either part of a batch or zeros.
  *
  * Little-endian. Header, 32 bytes: magic u32, 0 u32, length u32 (bytes, with the header), blocks u16, kind u8, 0 u8,
- * entries u32, 0 u32, forgotten f64 (version: a session that did nothing after it may have been forgotten). Entries:
+ * entries u32, 0 u32, forgotten f64 (version: a session that did nothing after it is forgotten). Entries:
  *
  * - PUT, DELETE, 24 bytes, key, value: kind u8, 0 u8, key length u16, value length u32, version f64, expiry f64 (ms since
  *   1970, 0: never)

@@ -48,6 +48,8 @@ export class KvContent {
   /** Blocks that were applied since a build began; null: there is none. */
   private touched: Set<number> | null = null;
   private builds = 0;
+  /** Sessions up to that version are forgotten, or are about to be. */
+  private forgetting = 0;
   /** Calls when a change has been applied. For a primary. */
   onApplied: ((change: BlockChange) => void) | null = null;
   private readonly rules: KvRules;
@@ -55,7 +57,7 @@ export class KvContent {
   /** @param volumeBlocks what the volume has */
   constructor(volumeBlocks: number, rules: KvRules = ALL_KV_RULES) {
     this.rules = rules;
-    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.changed(changes) });
+    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.changed(changes) }, rules.sessions);
   }
 
   private changed(changes: Change[]): void {
@@ -100,7 +102,16 @@ export class KvContent {
     }
     const pending = this.pending.get(token);
     if (pending !== undefined) this.settle(token, pending);
+    if (this.index.told > this.forgetting) this.forget(this.index.told, this.builds);
     if (effect) this.onApplied?.(change);
+  }
+
+  /** A session whose last act is appended and not applied would seem older than it is. */
+  private forget(upTo: number, build: number): void {
+    this.forgetting = upTo;
+    this.whenApplied(null, () => {
+      if (this.state === 'valid' && this.builds === build) this.index.forget(upTo);
+    });
   }
 
   /** Whether something of these keys is appended that is not applied. Null: of any key. */
@@ -129,6 +140,7 @@ export class KvContent {
     this.builds++;
     this.touched = null;
     this.index.clear();
+    this.forgetting = 0;
     this.history.clear(0);
     this.newestOf.clear();
     // Whoever reads is told so; what is not applied yet stays in mind, for what is built next.

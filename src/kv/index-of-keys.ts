@@ -8,7 +8,7 @@
 import { BLOCK_BYTES } from '../base/units.ts';
 import { ANSWER, type BatchKind, DELETE, answerAt, decodeHeader, eachItem, expiryAt, keyAt, valueAt } from './batch.ts';
 import { SegmentCounts, segmentOf } from './segments.ts';
-import { SessionAnswers } from './session-answers.ts';
+import { MAX_SESSIONS, SessionAnswers } from './session-answers.ts';
 import { SortedKeys } from './sorted-keys.ts';
 import type { Key } from './operations.ts';
 
@@ -53,11 +53,13 @@ export interface IndexEvents {
 
 export class KvIndex {
   readonly runs: Map<number, Run> = new Map();
-  readonly answers: SessionAnswers = new SessionAnswers();
+  readonly answers: SessionAnswers;
   readonly sorted: SortedKeys = new SortedKeys(() => this.presentKeys());
   readonly segments: SegmentCounts;
   /** Entries that expire. */
   readonly expiring: Map<Key, Cell> = new Map();
+  /** The most that a batch told of forgotten sessions. */
+  told = 0;
   private readonly cells: Map<Key, Cell> = new Map();
   private readonly events: IndexEvents;
   /** Batches come in no order: sessions are not forgotten meanwhile. */
@@ -71,7 +73,8 @@ export class KvIndex {
   liveBytes = 0;
 
   /** @param volumeBlocks what the volume has */
-  constructor(volumeBlocks: number, events: IndexEvents = {}) {
+  constructor(volumeBlocks: number, events: IndexEvents = {}, maxSessions: number = MAX_SESSIONS) {
+    this.answers = new SessionAnswers(maxSessions);
     this.segments = new SegmentCounts(volumeBlocks);
     this.events = events;
   }
@@ -132,8 +135,8 @@ export class KvIndex {
       if (!known(first + block)) {
         const copy = Buffer.allocUnsafeSlow(header.lengthBytes);
         all.copy(copy, 0, block * BLOCK_BYTES, block * BLOCK_BYTES + header.lengthBytes);
-        this.answers.forget(header.forgotten);
-        const { kind, entries } = header;
+        const { kind, entries, forgotten } = header;
+        this.told = Math.max(this.told, forgotten);
         this.insert({ first: first + block, blocks: header.blocks, kind, entries, bytes: copy });
       }
       block += header.blocks;
@@ -152,10 +155,9 @@ export class KvIndex {
         this.newestIn = run;
       }
       if (kind === ANSWER) {
-        const freed = this.answers.add(answerAt(run.bytes, at), run, end - at);
+        const freed = this.answers.add(answerAt(run.bytes, at), run, end - at, this.loading);
         this.count(run, end - at);
         this.uncount(freed);
-        if (!this.loading) this.uncount(this.answers.forgetOldest());
         return;
       }
       const key = keyAt(run.bytes, at);
@@ -174,8 +176,12 @@ export class KvIndex {
   /** All batches are known. */
   loaded(): void {
     this.loading = false;
-    this.answers.sort();
-    this.uncount(this.answers.forgetOldest());
+    this.forget(this.told);
+  }
+
+  /** Sessions that did nothing after that version: all batches up to one that tells it are known. */
+  forget(upTo: number): void {
+    if (upTo > this.answers.forgotten) this.uncount(this.answers.forget(upTo));
   }
 
   private add(cell: Cell): void {
@@ -279,6 +285,6 @@ export class KvIndex {
     this.answers.clear();
     this.sorted.clear();
     this.newestIn = null;
-    this.present = this.newest = this.usedBlocks = this.liveBytes = 0;
+    this.present = this.newest = this.usedBlocks = this.liveBytes = this.told = 0;
   }
 }

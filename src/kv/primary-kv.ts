@@ -25,6 +25,7 @@ import {
 import { Cleaner } from './cleaner.ts';
 import type { BlockChange, KvContent } from './content.ts';
 import { Expiries } from './expiries.ts';
+import { Forgetting } from './forgetting.ts';
 import { valueOf } from './index-of-keys.ts';
 import type {
   Entry,
@@ -107,6 +108,7 @@ export class PrimaryKv implements KvVolume {
   private readonly describe: Describe;
   private readonly segments: Segments;
   private readonly cleaner: Cleaner;
+  private readonly forgetting: Forgetting;
   private readonly expiries = new Expiries();
   private readonly watchers: Watchers;
   private readonly ahead: Map<Key, Ahead> = new Map();
@@ -139,6 +141,7 @@ export class PrimaryKv implements KvVolume {
     this.limits = limits;
     this.describe = describe;
     this.version = index.version;
+    this.forgetting = new Forgetting(index, rules);
     this.segments = new Segments(index.segments);
     for (const { key, expiresAtMs } of index.expiring.values()) this.expiries.add(key, expiresAtMs);
     const upTo = (): number => (rules.watchWhole ? this.visible : this.version);
@@ -294,7 +297,7 @@ export class PrimaryKv implements KvVolume {
       else this.log.rightToRead((error) => done(error, error === null ? result : null));
       return true;
     }
-    const found = this.content.index.answers.find(session, request, since);
+    const found = this.forgetting.find(session, request, since);
     if (found === 'new') return false;
     if (!this.rules.answersStay && found !== 'lost' && found.version <= this.foundVersion) return false;
     if (found === 'lost' || found.result.length === 0) {
@@ -321,6 +324,7 @@ export class PrimaryKv implements KvVolume {
     const name = `${id.session}/${id.request}`;
     const unanswered: Unanswered = { waiting: [done], result: null };
     this.unanswered.set(name, unanswered);
+    this.forgetting.executed(id.session);
     batch.ids.push(name);
     batch.done.push((error) => {
       if (error === null) unanswered.result = result;
@@ -395,7 +399,7 @@ export class PrimaryKv implements KvVolume {
     this.lastWritten = batch;
     this.underWay++;
     const { items, bytes } = batch;
-    this.log.write(first, encodeBatch('new', items, bytes, this.content.index.answers.forgotten), (error) => {
+    this.log.write(first, encodeBatch('new', items, bytes, this.forgetting.next()), (error) => {
       this.underWay--;
       batch.committed = true;
       for (const one of batch.done.splice(0)) one(error);
@@ -408,7 +412,7 @@ export class PrimaryKv implements KvVolume {
     const first = this.over === null ? this.segments.take(blocksOf(bytes)) : null;
     if (first === null) return false;
     this.moved.set(first, done);
-    this.log.write(first, encodeBatch('moved', items, bytes, this.content.index.answers.forgotten), () => {});
+    this.log.write(first, encodeBatch('moved', items, bytes, this.forgetting.forgotten), () => {});
     return true;
   }
 
@@ -421,6 +425,7 @@ export class PrimaryKv implements KvVolume {
       this.written.delete(first);
       this.segments.arrived(first);
       for (const name of batch.ids) this.unanswered.delete(name);
+      for (const item of batch.items) if (item.kind === ANSWER) this.forgetting.applied(item.session);
       for (const key of batch.keys) {
         const ahead = this.ahead.get(key);
         const applied = this.content.index.newestOf(key)?.version ?? 0;

@@ -3,6 +3,8 @@
  * product always runs with all of them. Pure.
  */
 
+import { MAX_SESSIONS } from './session-answers.ts';
+
 export interface KvRules {
   /** A read waits for what is appended of its keys, and is not applied. */
   readsWait: boolean;
@@ -28,6 +30,10 @@ export interface KvRules {
   watchKept: boolean;
   /** A key expires by a deletion in the log, and not before. */
   logExpiry: boolean;
+  /** A batch tells which sessions are forgotten. */
+  tellForgotten: boolean;
+  /** Sessions that are kept: tests make do with few. */
+  sessions: number;
 }
 
 export const ALL_KV_RULES: KvRules = {
@@ -43,4 +49,6 @@ export const ALL_KV_RULES: KvRules = {
   watchWhole: true,
   watchKept: true,
   logExpiry: true,
+  tellForgotten: true,
+  sessions: MAX_SESSIONS,
 };

@@ -250,7 +250,8 @@ export class Connection {
       this.volume = volume;
       this.attachment = attachment;
       this.epoch = info.epoch;
-      this.since = since?.seq ?? info.position.seq;
+      // Of a session that begins here, or has nothing unanswered, nothing is repeated over this connection.
+      this.since = since?.seq ?? Number.POSITIVE_INFINITY;
       this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info, this.host.mayWrite));
     };
     if (session === 0n || this.readsOnly) return attached(null);

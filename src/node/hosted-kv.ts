@@ -188,7 +188,8 @@ export class HostedKv {
       : linearizable === null
         ? stale
         : new AvailableKv(linearizable, stale, PATIENCE_MS);
-    const vouches = (_session: bigint, since: number): boolean => since >= content.index.answers.forgotten;
+    const { answers } = content.index;
+    const vouches = (session: bigint, since: number): boolean => answers.knows(session) || since >= answers.forgotten;
     const under = { info: () => volumeInfoOf(store, false) };
     const served = new KvServed(kv, under, arena, vouches);
     this.served = { served, primary: primaryVolume !== null, isolated, linearizable };

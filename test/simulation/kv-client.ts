@@ -327,6 +327,7 @@ export class KvClient extends KvSession {
     const known = histories.newest;
     let tries = 0;
     for (const { register, op } of effects) histories.of(register).push(op);
+    this.mutates = !nameless;
     const lost = (): void => {
       this.newSession();
       this.request = 0;
@@ -341,6 +342,7 @@ export class KvClient extends KvSession {
         kv.execute({ conditions, steps }, id, done);
       },
       (error, result) => {
+        this.mutates = false;
         if (error?.code === 'OUTCOME_UNKNOWN') return lost();
         if (error !== null) {
           this.refused++;

@@ -1,13 +1,16 @@
 /** Faults of one kind, again and again, each directed at one rule of the key-value store. */
+import type { KvRules } from '../../src/kv/rules.ts';
 import type { Slot } from '../../src/storage/arena.ts';
 import type { Cluster } from './cluster.ts';
 import type { KvHabits } from './kv-client.ts';
 import { backupOf, crashFor, every, forgets } from './scenarios.ts';
 import type { SimNode } from './sim-node.ts';
 
-export type KvScenario = 'scarce memory' | 'cut backups' | 'full' | 'emptied' | 'forgotten' | 'failovers';
+export type KvScenario =
+  'scarce memory' | 'cut backups' | 'full' | 'emptied' | 'forgotten' | 'failovers' | 'many sessions';
 
 interface Directed {
+  rules?: Partial<KvRules>;
   prepare: (cluster: Cluster, habits: KvHabits) => void;
   /** Until that time. */
   unleash: (cluster: Cluster, untilMs: number) => void;
@@ -106,5 +109,19 @@ export const KV_SCENARIOS: Record<KvScenario, Directed> = {
       Object.assign(habits, { thinkMs: 6, lossShare: 0.1, abandonShare: 0, largeShare: 0.1 });
     },
     unleash: every(1500, (cluster, primary) => crashFor(cluster, primary, cluster.world.random.chance(0.5), 400)),
+  },
+
+  /** More than are remembered, and what they were answered is erased soon; then all lose their power. */
+  'many sessions': {
+    rules: { sessions: 2 },
+    prepare: (cluster, habits) => {
+      Object.assign(habits, { thinkMs: 10, lossShare: 0.15, abandonShare: 0, readShare: 0.1 });
+      Object.assign(habits, { largeShare: 0.6, largeBytes: 190_000, deleteShare: 0.2, countShare: 0.5 });
+      cluster.diskMs = 1.5;
+    },
+    unleash: every(700, (cluster, primary) => {
+      if (cluster.world.random.chance(0.3)) crashFor(cluster, primary, true, 50);
+      else for (const node of cluster.nodes) crashFor(cluster, node, true, 20);
+    }),
   },
 };

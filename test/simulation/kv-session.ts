@@ -25,6 +25,10 @@ export class KvSession {
   readonly name: string;
   protected readonly cluster: Cluster;
   protected session: bigint;
+  /** A change is unanswered. */
+  protected mutates = false;
+  /** It attached with nothing unanswered: nothing is repeated over that connection. */
+  private began = false;
   private readonly patience: Patience;
   private generation = 0;
   private since: Position | null = null;
@@ -79,7 +83,7 @@ export class KvSession {
         // What vouches for its answers: with `available`, `served.kv` may answer with what is stale.
         const volume = kv?.current ?? null;
         if (volume === null) return again();
-        call(volume, this.since!.seq, (failure, value) => {
+        call(volume, this.began ? Number.POSITIVE_INFINITY : this.since!.seq, (failure, value) => {
           // The answer of a process that died does not arrive.
           if (settled || node.kv !== kv) return;
           if (failure !== null) this.cluster.met(node, failure);
@@ -102,6 +106,8 @@ export class KvSession {
     if (this.served !== null && this.node!.kvServed === this.served) return then(null);
     const serving = this.cluster.nodes.filter((node) => node.kvServed !== null);
     if (serving.length === 0) return then(new HoldfastError('UNREACHABLE'));
+    // As the client library does: what was answered needs nobody's memory.
+    if (!this.mutates) this.since = null;
     const node = this.one(serving);
     const served = node.kvServed!;
     const generation = ++this.generation;
@@ -113,6 +119,7 @@ export class KvSession {
       served.attach(session, generation, this.since, nothing, (error, attachment) => {
         if (stale()) return then(new HoldfastError('UNREACHABLE'));
         if (error !== null) return then(error);
+        this.began = this.since === null;
         this.since ??= served.info().position;
         this.node = node;
         this.served = served;

@@ -41,7 +41,8 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
   const { random } = world;
   const names = ['a', 'b', 'c'].slice(0, options.nodes ?? 2);
   const scenario = options.only === undefined ? null : KV_SCENARIOS[options.only];
-  const cluster = await Cluster.make(world, names, BLOCKS, ALL_RULES, { ...ALL_KV_RULES, ...options.rules });
+  const rules = { ...ALL_KV_RULES, ...scenario?.rules, ...options.rules };
+  const cluster = await Cluster.make(world, names, BLOCKS, ALL_RULES, rules);
   cluster.available = seed % 5 === 4;
   const habits: KvHabits = { ...KV_HABITS };
   for (const node of cluster.nodes) node.skewMs = random.next() * SKEW_MS;

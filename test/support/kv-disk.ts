@@ -6,9 +6,12 @@ import type { HoldfastError } from '../../src/base/errors.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../../src/kv/content.ts';
 import type { KvLimits } from '../../src/kv/operations.ts';
+import { ALL_KV_RULES, type KvRules } from '../../src/kv/rules.ts';
 import { type Describe, type KvLog, type LogDone, PrimaryKv } from '../../src/kv/primary-kv.ts';
 
 export const LIMITS: KvLimits = { maxKeyBytes: 1024, maxValueBytes: 131_072, maxTransactionBytes: 245_760 };
+
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
 interface Record {
   change: BlockChange;
@@ -26,11 +29,14 @@ export class KvDisk implements BlockReader {
   nowMs = 1_000_000;
   zeroed = 0;
 
-  constructor(blocks: number) {
+  readonly rules: KvRules;
+
+  constructor(blocks: number, rules: Partial<KvRules> = {}) {
     this.blocks = blocks;
+    this.rules = { ...ALL_KV_RULES, ...rules };
     this.bytes = Buffer.alloc(blocks * BLOCK_BYTES);
-    this.content = new KvContent(blocks);
-    this.backup = new KvContent(blocks);
+    this.content = new KvContent(blocks, this.rules);
+    this.backup = new KvContent(blocks, this.rules);
   }
 
   readonly log: KvLog = {
@@ -58,7 +64,7 @@ export class KvDisk implements BlockReader {
 
   holesEnd(block: number, limit: number): number {
     let end = block;
-    while (end < limit && this.bytes.subarray(end * BLOCK_BYTES, (end + 1) * BLOCK_BYTES).every((byte) => byte === 0))
+    while (end < limit && this.bytes.compare(ZEROS, 0, BLOCK_BYTES, end * BLOCK_BYTES, (end + 1) * BLOCK_BYTES) === 0)
       end++;
     return end;
   }
@@ -114,8 +120,14 @@ export class KvDisk implements BlockReader {
 
   /** A power loss of all replicas: what was not committed may be there, or not. */
   lose(): void {
+    // Whoever was primary does nothing more.
+    this.content.onApplied = null;
+    const lost = this.appended;
     this.appended = [];
     while (this.apply());
+    for (const record of lost) {
+      for (const content of [this.content, this.backup]) content.applied(record, record.change, false);
+    }
     this.later = [];
   }
 }
@@ -130,5 +142,5 @@ const DESCRIBE: Describe = () => ({
 
 export async function openKv(disk: KvDisk): Promise<PrimaryKv> {
   await disk.content.build(disk);
-  return new PrimaryKv(disk.log, disk.content, LIMITS, DESCRIBE);
+  return new PrimaryKv(disk.log, disk.content, LIMITS, DESCRIBE, disk.rules);
 }
