@@ -53,6 +53,8 @@ export class Connection {
   private epoch = 0;
   /** Of a key-value volume: the version when the session began. */
   private since = 0;
+  /** When it attached nothing of its session was unanswered: nothing is repeated over this connection. */
+  private began = false;
   /** The slot that an unfinished WRITE is received into. */
   private incoming: Slot | null = null;
   private ended = false;
@@ -250,8 +252,8 @@ export class Connection {
       this.volume = volume;
       this.attachment = attachment;
       this.epoch = info.epoch;
-      // Of a session that begins here, or has nothing unanswered, nothing is repeated over this connection.
-      this.since = since?.seq ?? Number.POSITIVE_INFINITY;
+      this.began = since === null;
+      this.since = since?.seq ?? info.position.seq;
       this.answer(requestId, MESSAGES.ATTACH.number, infoOf(info, this.host.mayWrite));
     };
     if (session === 0n || this.readsOnly) return attached(null);
@@ -326,10 +328,14 @@ export class Connection {
 
   private keyValue(volume: ServedVolume, requestId: number, type: number, payload: Uint8Array): void {
     const kv = kvOf(volume);
-    const { attachment, since } = this;
+    const { attachment, began } = this;
     const weight = payload.length;
-    const identify = (floor: number): RequestId | null =>
-      attachment === null ? null : { session: attachment.session, request: requestId, floor, since };
+    const identify = (floor: number): RequestId | null => {
+      if (attachment === null) return null;
+      // Who has every answer needs nobody's memory of what he did.
+      const since = began && floor === requestId ? Number.POSITIVE_INFINITY : this.since;
+      return { session: attachment.session, request: requestId, floor, since };
+    };
     perform(kv, payload, type === MESSAGES.KV_EXECUTE.number, identify, (error, reply) => {
       this.flow.bytes -= weight;
       if (error === null) this.answer(requestId, type, reply);

@@ -338,7 +338,7 @@ export class KvClient extends KvSession {
         // Without a name it is sent once.
         if (nameless && tries > 0) return done(new HoldfastError('OUTCOME_UNKNOWN'), null);
         tries++;
-        const id: RequestId | null = nameless ? null : { session, request, floor, since };
+        const id: RequestId | null = nameless ? null : { session, request, floor, since: since(floor === request) };
         kv.execute({ conditions, steps }, id, done);
       },
       (error, result) => {

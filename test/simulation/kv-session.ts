@@ -21,6 +21,9 @@ export interface Patience {
   abandonShare: number;
 }
 
+/** @param all every answer before was received, and that is told */
+export type Since = (all: boolean) => number;
+
 export class KvSession {
   readonly name: string;
   protected readonly cluster: Cluster;
@@ -53,7 +56,7 @@ export class KvSession {
 
   /** @param given it is given up instead of repeated */
   protected attempt<T>(
-    call: (kv: KvVolume, since: number, done: (error: HoldfastError | null, value: T | null) => void) => void,
+    call: (kv: KvVolume, since: Since, done: (error: HoldfastError | null, value: T | null) => void) => void,
     over: (error: HoldfastError | null, value: T | null) => void,
     given: (() => void) | null = null,
   ): void {
@@ -83,15 +86,19 @@ export class KvSession {
         // What vouches for its answers: with `available`, `served.kv` may answer with what is stale.
         const volume = kv?.current ?? null;
         if (volume === null) return again();
-        call(volume, this.began ? Number.POSITIVE_INFINITY : this.since!.seq, (failure, value) => {
-          // The answer of a process that died does not arrive.
-          if (settled || node.kv !== kv) return;
-          if (failure !== null) this.cluster.met(node, failure);
-          if (failure !== null && (failure.retryable || failure.code === 'STALE_GENERATION')) return again();
-          if (world.random.chance(habits.lossShare)) return again();
-          settled = true;
-          over(failure, value);
-        });
+        call(
+          volume,
+          (all) => (this.began && all ? Number.POSITIVE_INFINITY : this.since!.seq),
+          (failure, value) => {
+            // The answer of a process that died does not arrive.
+            if (settled || node.kv !== kv) return;
+            if (failure !== null) this.cluster.met(node, failure);
+            if (failure !== null && (failure.retryable || failure.code === 'STALE_GENERATION')) return again();
+            if (world.random.chance(habits.lossShare)) return again();
+            settled = true;
+            over(failure, value);
+          },
+        );
       });
     });
   }
