@@ -21,6 +21,8 @@ const REST_MS = 1500;
 /** Six segments, of which clients get three. */
 const BLOCKS = 6 * 256;
 const CLIENTS = 4;
+/** A block that nobody has any more keeps them from being whole. */
+const HINDERED = 'hindered';
 
 export interface KvSimulationOptions {
   nodes?: number;
@@ -71,15 +73,18 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     if (lacking !== undefined) return `after the faults ${lacking.name} does not answer`;
     return cluster.nodes.some(({ kvServed }) => kvServed !== null) ? null : 'after the faults nobody is primary';
   };
+  // Where a block has rotted, who has it cannot be a source of it, and may wait for ever.
+  const rotten = (): boolean => cluster.nodes.some((node) => node.rotten.size > 0);
   /** Whole, at rest, everything everywhere the same. */
   const settled = async (): Promise<Known | string> => {
     const restless =
       whole() ?? ([...clients, ...watchers].every(({ idle }) => idle) ? null : 'a client waits for ever');
-    const seen = cluster.wrong ?? histories.check() ?? restless;
+    const seen = cluster.wrong ?? histories.check() ?? (rotten() ? null : restless);
     if (seen !== null) return seen;
+    if (restless !== null) return HINDERED;
     const content = await commonContent(cluster);
     if (typeof content === 'string') return content;
-    const wrong = unrest(cluster, new Histories(0)) ?? (await keysWrong(cluster, content));
+    const wrong = (rotten() ? null : unrest(cluster, new Histories(0))) ?? (await keysWrong(cluster, content));
     if (wrong !== null) return wrong;
     const known = await builtFrom(content);
     const { version } = known.index;
@@ -98,7 +103,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     for (const node of cluster.nodes) node.boot();
     for (const one of [...clients, ...watchers]) one.start();
     if (scenario === null) {
-      unleashFaults(cluster, { untilMs: FAULTS_MS, diskFaults: random.chance(0.3), rot: false });
+      unleashFaults(cluster, { untilMs: FAULTS_MS, diskFaults: random.chance(0.3), rot: seed % 10 === 6 });
       if (random.chance(0.3)) scarceMemory(cluster, FAULTS_MS);
     } else scenario.unleash(cluster, FAULTS_MS);
     await world.run(FAULTS_MS + 500);
@@ -108,6 +113,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     for (const one of [...clients, ...watchers]) one.stopAtMs = HEAL_MS;
     await world.run(END_MS);
     const before = await settled();
+    if (before === HINDERED) return result(null);
     if (typeof before === 'string') return result(before);
     // All lose their power at once, and what was acknowledged is there afterwards.
     for (const node of cluster.nodes) node.crash(true);
@@ -117,6 +123,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     }
     await world.run(world.nowMs + REST_MS);
     const after = await settled();
+    if (after === HINDERED) return result(null);
     if (typeof after === 'string') return result(`all over again: ${after}`);
     const changed = apart({ ...before, sums: '' }, { ...after, sums: '' });
     return result(changed === null ? null : `all over again: ${changed}`);
