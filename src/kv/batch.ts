@@ -121,18 +121,11 @@ export function decodeHeader(block: Buffer): BatchHeader | null {
   return { lengthBytes, blocks, kind, entries: block.readUInt32LE(16), forgotten: block.readDoubleLE(24) };
 }
 
-/** Where an item lies in its batch. */
-export interface Place {
-  kind: number;
-  /** Of its first byte. */
-  at: number;
-  /** Of the bytes after it. */
-  end: number;
-  version: number;
-}
+/** `at`: of its first byte in the batch; `end`: of the bytes after it. */
+export type UseItem = (kind: number, at: number, end: number, version: number) => void;
 
-/** Calls with each item's place, in order. @returns whether all of them are within the batch */
-export function eachItem(bytes: Buffer, entries: number, use: (place: Place) => void): boolean {
+/** Calls with each item, in order. @returns whether all of them are within the batch */
+export function eachItem(bytes: Buffer, entries: number, use: UseItem): boolean {
   let at = BATCH_HEADER_BYTES;
   for (let i = 0; i < entries; i++) {
     if (at + ENTRY_BYTES > bytes.length) return false;
@@ -140,7 +133,7 @@ export function eachItem(bytes: Buffer, entries: number, use: (place: Place) => 
     const length = bytes.readUInt32LE(at + 4);
     const end = at + length + (kind === ANSWER ? ANSWER_BYTES : ENTRY_BYTES + bytes.readUInt16LE(at + 2));
     if (kind < PUT || kind > ANSWER || end > bytes.length) return false;
-    use({ kind, at, end, version: bytes.readDoubleLE(at + 8) });
+    use(kind, at, end, versionAt(bytes, at));
     at = end;
   }
   return true;
@@ -159,13 +152,26 @@ export function valueAt(bytes: Buffer, at: number): Uint8Array {
 
 export const expiryAt = (bytes: Buffer, at: number): number => bytes.readDoubleLE(at + 16);
 
+export const versionAt = (bytes: Buffer, at: number): number => bytes.readDoubleLE(at + 8);
+export const requestAt = (bytes: Buffer, at: number): number => bytes.readDoubleLE(at + 24);
+export const floorAt = (bytes: Buffer, at: number): number => bytes.readDoubleLE(at + 32);
+
+/** `readBigUInt64LE` puts the number together out of others, each of which is on the heap. */
+const eightBytes = new Uint8Array(8);
+const oneNumber = new BigUint64Array(eightBytes.buffer);
+
+export function sessionAt(bytes: Buffer, at: number): bigint {
+  for (let i = 0; i < 8; i++) eightBytes[i] = bytes[at + 16 + i]!;
+  return oneNumber[0]!;
+}
+
 export function answerAt(bytes: Buffer, at: number): NewAnswer {
   return {
     kind: ANSWER,
-    version: bytes.readDoubleLE(at + 8),
-    session: bytes.readBigUInt64LE(at + 16),
-    request: bytes.readDoubleLE(at + 24),
-    floor: bytes.readDoubleLE(at + 32),
+    version: versionAt(bytes, at),
+    session: sessionAt(bytes, at),
+    request: requestAt(bytes, at),
+    floor: floorAt(bytes, at),
     result: bytes.subarray(at + ANSWER_BYTES, at + ANSWER_BYTES + bytes.readUInt32LE(at + 4)),
   };
 }

@@ -185,7 +185,7 @@ export class Cleaner {
   private liveItems(run: Run): NewItem[] {
     const items: NewItem[] = [];
     const { bytes } = run;
-    eachItem(bytes, run.entries, ({ kind, at, version }) => {
+    eachItem(bytes, run.entries, (kind, at, _end, version) => {
       if (!this.o.index.isLive(run, at)) return;
       if (kind === ANSWER) return void items.push(answerAt(bytes, at));
       const deleted = kind === DELETE;

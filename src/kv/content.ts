@@ -188,7 +188,7 @@ function collectKeys({ blocks, bytes }: BlockChange, keys: Key[]): void {
     const header = decodeHeader(batch);
     block += header?.blocks ?? 1;
     if (header === null || header.kind === 'moved') continue;
-    eachItem(batch, header.entries, ({ kind, at }) => {
+    eachItem(batch, header.entries, (kind, at) => {
       if (kind !== ANSWER) keys.push(keyAt(batch, at));
     });
   }

@@ -8,15 +8,18 @@ import type { NewAnswer } from './batch.ts';
 import type { KvIndex } from './index-of-keys.ts';
 import type { KvRules } from './rules.ts';
 
+type AheadSessions = ReadonlyMap<bigint, unknown>;
+
 export class Forgetting {
   private readonly index: KvIndex;
   private readonly rules: KvRules;
-  /** Requests that are executed and not applied, by session. */
-  private readonly ahead: Map<bigint, number> = new Map();
+  private readonly ahead: AheadSessions;
   /** What batches tell already: sessions whose last change was at or before that version are forgotten. */
   private told: number;
 
-  constructor(index: KvIndex, rules: KvRules) {
+  /** @param ahead those of which something is executed and not applied */
+  constructor(index: KvIndex, rules: KvRules, ahead: AheadSessions) {
+    this.ahead = ahead;
     this.index = index;
     this.rules = rules;
     this.told = index.told;
@@ -24,16 +27,6 @@ export class Forgetting {
 
   get forgotten(): number {
     return this.told;
-  }
-
-  executed(session: bigint): void {
-    this.ahead.set(session, (this.ahead.get(session) ?? 0) + 1);
-  }
-
-  applied(session: bigint): void {
-    const left = this.ahead.get(session)! - 1;
-    if (left > 0) this.ahead.set(session, left);
-    else this.ahead.delete(session);
   }
 
   /** A batch is about to be written. @returns what it is to tell */

@@ -6,7 +6,7 @@
  * it had taken the place of. So it follows a block store through whatever a change of primary does to it.
  */
 import { BLOCK_BYTES } from '../base/units.ts';
-import { ANSWER, type BatchKind, DELETE, answerAt, decodeHeader, eachItem, expiryAt, keyAt, valueAt } from './batch.ts';
+import { ANSWER, type BatchKind, DELETE, decodeHeader, eachItem, expiryAt, keyAt, valueAt } from './batch.ts';
 import { SegmentCounts, segmentOf } from './segments.ts';
 import { MAX_SESSIONS, SessionAnswers } from './session-answers.ts';
 import { SortedKeys } from './sorted-keys.ts';
@@ -74,7 +74,7 @@ export class KvIndex {
 
   /** @param volumeBlocks what the volume has */
   constructor(volumeBlocks: number, events: IndexEvents = {}, maxSessions: number = MAX_SESSIONS) {
-    this.answers = new SessionAnswers(maxSessions);
+    this.answers = new SessionAnswers((run, bytes) => this.count(run, bytes), maxSessions);
     this.segments = new SegmentCounts(volumeBlocks);
     this.events = events;
   }
@@ -149,15 +149,13 @@ export class KvIndex {
     this.usedBlocks += run.blocks;
     this.segments.runs[segmentOf(run.first)]!++;
     const changes: Change[] | null = run.kind === 'new' && this.events.changed !== undefined ? [] : null;
-    eachItem(run.bytes, run.entries, ({ kind, at, end, version }) => {
+    eachItem(run.bytes, run.entries, (kind, at, end, version) => {
       if (version >= this.newest) {
         this.newest = version;
         this.newestIn = run;
       }
       if (kind === ANSWER) {
-        const freed = this.answers.add(answerAt(run.bytes, at), run, end - at, this.loading);
-        this.count(run, end - at);
-        this.uncount(freed);
+        this.answers.add(run, at, end - at, this.loading);
         return;
       }
       const key = keyAt(run.bytes, at);
@@ -169,10 +167,6 @@ export class KvIndex {
     if (changes !== null && changes.length > 0) this.events.changed!(changes);
   }
 
-  private uncount(freed: ReadonlyArray<{ run: Run; sizeBytes: number }>): void {
-    for (const { run, sizeBytes } of freed) this.count(run, -sizeBytes);
-  }
-
   /** All batches are known. */
   loaded(): void {
     this.loading = false;
@@ -181,7 +175,7 @@ export class KvIndex {
 
   /** Sessions that did nothing after that version: all batches up to one that tells it are known. */
   forget(upTo: number): void {
-    if (upTo > this.answers.forgotten) this.uncount(this.answers.forget(upTo));
+    if (upTo > this.answers.forgotten) this.answers.forget(upTo);
   }
 
   private add(cell: Cell): void {
@@ -204,12 +198,9 @@ export class KvIndex {
     this.runs.delete(run.first);
     this.usedBlocks -= run.blocks;
     this.segments.runs[segmentOf(run.first)]!--;
-    eachItem(run.bytes, run.entries, ({ kind, at, end }) => {
-      if (kind === ANSWER) {
-        const { counted, back } = this.answers.remove(answerAt(run.bytes, at), run);
-        if (counted) this.count(run, at - end);
-        if (back !== null) this.count(back.run, back.sizeBytes);
-      } else this.removeCell(keyAt(run.bytes, at), run, at);
+    eachItem(run.bytes, run.entries, (kind, at) => {
+      if (kind === ANSWER) this.answers.remove(run, at);
+      else this.removeCell(keyAt(run.bytes, at), run, at);
     });
   }
 
@@ -257,7 +248,7 @@ export class KvIndex {
 
   /** Whether an item of a batch counts. */
   isLive(run: Run, at: number): boolean {
-    if (run.bytes[at] === ANSWER) return this.answers.isLive(answerAt(run.bytes, at), run);
+    if (run.bytes[at] === ANSWER) return this.answers.isLive(run, at);
     const head = this.cells.get(keyAt(run.bytes, at));
     return head !== undefined && head.run === run && head.at === at && KvIndex.counts(head);
   }
@@ -268,7 +259,7 @@ export class KvIndex {
     for (let block = first; block < first + blocks; block++) {
       const run = this.runs.get(block);
       if (run === undefined) continue;
-      eachItem(run.bytes, run.entries, ({ kind, at }) => {
+      eachItem(run.bytes, run.entries, (kind, at) => {
         if (kind === ANSWER) return;
         const key = keyAt(run.bytes, at);
         if (this.cells.get(key)?.run === run) keys.push(key);

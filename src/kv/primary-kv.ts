@@ -22,6 +22,7 @@ import {
   encodeBatch,
   itemBytes,
 } from './batch.ts';
+import { BySession } from './by-session.ts';
 import { Cleaner } from './cleaner.ts';
 import type { BlockChange, KvContent } from './content.ts';
 import { Expiries } from './expiries.ts';
@@ -82,7 +83,6 @@ interface Batch {
   /** Of its oldest transaction. */
   version: number;
   keys: Key[];
-  ids: string[];
   /** Called when it is committed. */
   done: LogDone[];
   committed: boolean;
@@ -125,7 +125,7 @@ export class PrimaryKv implements KvVolume {
   private readonly moved: Map<number, LogDone> = new Map();
   private underWay = 0;
   private flushing = false;
-  private readonly unanswered: Map<string, Unanswered> = new Map();
+  private readonly unanswered: BySession<Unanswered> = new BySession();
   private over: HoldfastError | null = null;
   private readonly rules: KvRules;
   /** The newest version when it began. */
@@ -141,7 +141,7 @@ export class PrimaryKv implements KvVolume {
     this.limits = limits;
     this.describe = describe;
     this.version = index.version;
-    this.forgetting = new Forgetting(index, rules);
+    this.forgetting = new Forgetting(index, rules, this.unanswered.sessions);
     this.segments = new Segments(index.segments);
     for (const { key, expiresAtMs } of index.expiring.values()) this.expiries.add(key, expiresAtMs);
     const upTo = (): number => (rules.watchWhole ? this.visible : this.version);
@@ -290,7 +290,7 @@ export class PrimaryKv implements KvVolume {
   }
 
   private repeated({ session, request, since }: RequestId, done: KvDone<TransactionResult>): boolean {
-    const unanswered = this.unanswered.get(`${session}/${request}`);
+    const unanswered = this.unanswered.get(session, request);
     if (unanswered !== undefined) {
       const { result } = unanswered;
       if (result === null) unanswered.waiting.push(done);
@@ -321,11 +321,8 @@ export class PrimaryKv implements KvVolume {
   }
 
   private noteId(id: RequestId, done: KvDone<TransactionResult>, batch: Batch, result: TransactionResult): void {
-    const name = `${id.session}/${id.request}`;
     const unanswered: Unanswered = { waiting: [done], result: null };
-    this.unanswered.set(name, unanswered);
-    this.forgetting.executed(id.session);
-    batch.ids.push(name);
+    this.unanswered.set(id.session, id.request, unanswered);
     batch.done.push((error) => {
       if (error === null) unanswered.result = result;
       for (const one of unanswered.waiting.splice(0)) one(error, unanswered.result);
@@ -357,7 +354,6 @@ export class PrimaryKv implements KvVolume {
       bytes: BATCH_HEADER_BYTES,
       version: 0,
       keys: [],
-      ids: [],
       done: [],
       committed: false,
     };
@@ -424,8 +420,7 @@ export class PrimaryKv implements KvVolume {
     if (batch !== undefined) {
       this.written.delete(first);
       this.segments.arrived(first);
-      for (const name of batch.ids) this.unanswered.delete(name);
-      for (const item of batch.items) if (item.kind === ANSWER) this.forgetting.applied(item.session);
+      for (const item of batch.items) if (item.kind === ANSWER) this.unanswered.delete(item.session, item.request);
       for (const key of batch.keys) {
         const ahead = this.ahead.get(key);
         const applied = this.content.index.newestOf(key)?.version ?? 0;

@@ -9,7 +9,7 @@
  * Guarantees: of a session that is known, every request at or above its floor that was executed is known; a session whose
  * last change is at or before `forgotten` is not known, and what it did is never taken for new.
  */
-import type { NewAnswer } from './batch.ts';
+import { type NewAnswer, answerAt, floorAt, requestAt, sessionAt, versionAt } from './batch.ts';
 import type { Run } from './index-of-keys.ts';
 
 /** Sessions that are kept. */
@@ -17,9 +17,10 @@ export const MAX_SESSIONS = 4096;
 
 /** Where an answer lies. */
 interface Kept {
-  answer: NewAnswer;
-  run: Run;
-  sizeBytes: number;
+  readonly run: Run;
+  /** Where it begins in the batch. */
+  readonly at: number;
+  readonly sizeBytes: number;
   /** The same answer in a batch that was there before. */
   older: Kept | null;
 }
@@ -38,10 +39,17 @@ export class SessionAnswers {
   /** Of the last one. */
   private newestVersion = 0;
   private forgottenUpTo = 0;
+  /** That acted last. */
+  private latest: Session | null = null;
+  private readonly count: (run: Run, bytes: number) => void;
   private readonly limit: number;
 
-  /** @param limit sessions that a primary keeps */
-  constructor(limit: number = MAX_SESSIONS) {
+  /**
+   * @param count told how many bytes of a batch come to count, or count no longer
+   * @param limit sessions that a primary keeps
+   */
+  constructor(count: (run: Run, bytes: number) => void, limit: number = MAX_SESSIONS) {
+    this.count = count;
     this.limit = limit;
   }
 
@@ -58,12 +66,21 @@ export class SessionAnswers {
   /** It did something. */
   private act(id: bigint, version: number): Session {
     let session = this.sessions.get(id);
-    if (session === undefined) session = { floor: 0, version: -1, answers: new Map() };
-    // An older change, that was moved or came late.
+    if (session === undefined) {
+      session = { floor: 0, version: -1, answers: new Map() };
+      this.sessions.set(id, session);
+    } else if (version > session.version && session !== this.latest) {
+      // Their order is looked at only when there are many.
+      if (this.sessions.size < this.limit / 2) this.sorted = false;
+      else {
+        this.sessions.delete(id);
+        this.sessions.set(id, session);
+      }
+    }
+    // An older change was moved or came late.
     if (version <= session.version) return session;
     session.version = version;
-    this.sessions.delete(id);
-    this.sessions.set(id, session);
+    this.latest = session;
     if (version < this.newestVersion) this.sorted = false;
     else this.newestVersion = version;
     return session;
@@ -96,26 +113,38 @@ export class SessionAnswers {
     return upTo;
   }
 
-  /**
-   * @param loading answers come in no order: whether their sessions are forgotten shows once all are there
-   * @returns what counts no longer: the session said that it has it, or it is there once more, or nobody will ask for it
-   */
-  add(answer: NewAnswer, run: Run, sizeBytes: number, loading: boolean): Kept[] {
-    const freed: Kept[] = [];
-    if (!loading && answer.version <= this.forgottenUpTo && !this.sessions.has(answer.session)) {
-      return [{ answer, run, sizeBytes, older: null }];
-    }
-    const session = this.act(answer.session, answer.version);
-    const older = session.answers.get(answer.request) ?? null;
-    if (older !== null) freed.push(older);
-    session.answers.set(answer.request, { answer, run, sizeBytes, older });
-    session.floor = Math.max(session.floor, answer.floor);
-    for (const [request, kept] of session.answers) {
-      if (request >= session.floor) continue;
-      session.answers.delete(request);
-      freed.push(kept);
-    }
-    return freed;
+  /** @param loading answers come in no order: whether their sessions are forgotten shows once all are there */
+  add(run: Run, at: number, sizeBytes: number, loading: boolean): void {
+    const { bytes } = run;
+    const id = sessionAt(bytes, at);
+    const version = versionAt(bytes, at);
+    if (!loading && version <= this.forgottenUpTo && !this.sessions.has(id)) return;
+    const session = this.act(id, version);
+    const request = requestAt(bytes, at);
+    const older = session.answers.get(request) ?? null;
+    // It is there once more.
+    if (older !== null) this.count(older.run, -older.sizeBytes);
+    session.answers.set(request, { run, at, sizeBytes, older });
+    this.count(run, sizeBytes);
+    this.raise(session, floorAt(bytes, at));
+    if (request < session.floor) this.drop(session, request);
+  }
+
+  /** The session said that it has the answers below. */
+  private raise(session: Session, floor: number): void {
+    const was = session.floor;
+    if (floor <= was) return;
+    session.floor = floor;
+    if (floor - was <= session.answers.size) {
+      for (let request = was; request < floor; request++) this.drop(session, request);
+    } else for (const request of session.answers.keys()) if (request < floor) this.drop(session, request);
+  }
+
+  private drop(session: Session, request: number): void {
+    const kept = session.answers.get(request);
+    if (kept === undefined) return;
+    session.answers.delete(request);
+    this.count(kept.run, -kept.sizeBytes);
   }
 
   /** Puts the sessions into the order in which they last did something. */
@@ -127,37 +156,39 @@ export class SessionAnswers {
     this.sorted = true;
   }
 
-  /** Sessions whose last change was at or before that version. @returns what counts no longer */
-  forget(upTo: number): Kept[] {
+  /** Sessions whose last change was at or before that version. */
+  forget(upTo: number): void {
     this.forgottenUpTo = Math.max(this.forgottenUpTo, upTo);
     this.sort();
-    const freed: Kept[] = [];
     for (const [id, oldest] of this.sessions) {
       if (oldest.version > this.forgottenUpTo) break;
       this.sessions.delete(id);
-      freed.push(...oldest.answers.values());
+      for (const { run, sizeBytes } of oldest.answers.values()) this.count(run, -sizeBytes);
     }
-    return freed;
   }
 
-  /** Its batch goes. @returns whether it counted, and what counts again instead */
-  remove(answer: NewAnswer, run: Run): { counted: boolean; back: Kept | null } {
-    const answers = this.sessions.get(answer.session)?.answers;
-    const newest = answers?.get(answer.request);
-    if (newest === undefined) return { counted: false, back: null };
+  /** Its batch goes: what it had taken the place of counts again. */
+  remove(run: Run, at: number): void {
+    const answers = this.sessions.get(sessionAt(run.bytes, at))?.answers;
+    const request = requestAt(run.bytes, at);
+    const newest = answers?.get(request);
+    if (newest === undefined) return;
     if (newest.run === run) {
-      if (newest.older === null) answers!.delete(answer.request);
-      else answers!.set(answer.request, newest.older);
-      return { counted: true, back: newest.older };
+      this.count(run, -newest.sizeBytes);
+      if (newest.older === null) answers!.delete(request);
+      else {
+        answers!.set(request, newest.older);
+        this.count(newest.older.run, newest.older.sizeBytes);
+      }
+      return;
     }
     let before = newest;
     while (before.older !== null && before.older.run !== run) before = before.older;
     before.older = before.older?.older ?? null;
-    return { counted: false, back: null };
   }
 
-  isLive(answer: NewAnswer, run: Run): boolean {
-    return this.sessions.get(answer.session)?.answers.get(answer.request)?.run === run;
+  isLive(run: Run, at: number): boolean {
+    return this.sessions.get(sessionAt(run.bytes, at))?.answers.get(requestAt(run.bytes, at))?.run === run;
   }
 
   /** `lost`: below the floor, or of a session that may have been forgotten. */
@@ -165,13 +196,14 @@ export class SessionAnswers {
     const known = this.sessions.get(session);
     if (known === undefined) return since < this.forgottenUpTo ? 'lost' : 'new';
     const kept = known.answers.get(request);
-    if (kept !== undefined) return kept.answer;
+    if (kept !== undefined) return answerAt(kept.run.bytes, kept.at);
     return request < known.floor ? 'lost' : 'new';
   }
 
   clear(): void {
     this.sessions.clear();
     this.sorted = true;
+    this.latest = null;
     this.forgottenUpTo = this.newestVersion = 0;
   }
 }

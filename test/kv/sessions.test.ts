@@ -4,7 +4,7 @@ import { suite } from 'uvu';
 import { KvContent } from '../../src/kv/content.ts';
 import type { RequestId, Step } from '../../src/kv/operations.ts';
 import type { PrimaryKv } from '../../src/kv/primary-kv.ts';
-import type { NewAnswer } from '../../src/kv/batch.ts';
+import { BATCH_HEADER_BYTES, type NewAnswer, encodeBatch, itemBytes } from '../../src/kv/batch.ts';
 import type { Run } from '../../src/kv/index-of-keys.ts';
 import { MAX_SESSIONS, SessionAnswers } from '../../src/kv/session-answers.ts';
 import { KvDisk, openKv } from '../support/kv-disk.ts';
@@ -161,15 +161,21 @@ test('as long as few enough are there, none is forgotten', async () => {
 });
 
 test('an answer that arrives when its session is forgotten makes nobody think that he knows the session', () => {
-  const answers = new SessionAnswers(1);
-  const run = {} as Run;
-  const answer = { session: 1n, request: 2, floor: 1, version: 1 } as NewAnswer;
-  answers.add({ ...answer, session: 2n, version: 2 }, run, 100, false);
+  const counted = new Map<Run, number>();
+  const answers = new SessionAnswers((run, bytes) => counted.set(run, (counted.get(run) ?? 0) + bytes), 1);
+  const answer: NewAnswer = { kind: 3, session: 1n, request: 2, floor: 1, version: 1, result: new Uint8Array(4) };
+  const runOf = (item: NewAnswer): Run => {
+    const bytes = encodeBatch('new', [item], BATCH_HEADER_BYTES + itemBytes(item), 0);
+    return { first: 0, blocks: 1, kind: 'new', entries: 1, bytes };
+  };
+  const [one, two] = [runOf(answer), runOf({ ...answer, session: 2n, version: 2 })];
+  answers.add(two, BATCH_HEADER_BYTES, 44, false);
   answers.forget(1);
-  assert.is(answers.add(answer, run, 100, false).length, 1);
+  answers.add(one, BATCH_HEADER_BYTES, 44, false);
+  assert.equal([counted.get(one), counted.get(two)], [undefined, 44]);
   assert.not(answers.knows(1n));
   assert.is(answers.find(1n, 1, 0), 'lost');
-  assert.not(answers.isLive(answer, run));
+  assert.not(answers.isLive(one, BATCH_HEADER_BYTES));
 });
 
 test.run();
