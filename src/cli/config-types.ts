@@ -98,6 +98,7 @@ const BY_KEY: Record<string, ValueType> = {
   nbd: type('HOST:PORT or unix:/PATH', '10.0.0.1:10809', new RegExp(`^unix:/|${ADDRESS.source}`)),
   nbdTls: oneOf('require', 'allow', 'off'),
   tlsClientCert: oneOf('require', 'allow'),
+  kvTls: oneOf('require', 'off'),
   whenIsolated: oneOf('consistent', 'available'),
   logLevel: oneOf('info', 'trace', 'debug', 'warn', 'error', 'silent'),
 };

@@ -42,11 +42,21 @@ export function nbdPort(flag: string, address: string | undefined, tls: NbdTls |
   return [{ flag, address, guard, authenticates: tls?.authenticates === true, remedy: files }];
 }
 
-/** The protocol of Redis has no TLS here: a password crosses the network as it is. */
-export function respPort(flag: string, address: string | undefined, password: boolean): Exposed[] {
+/**
+ * Without TLS a password crosses the network as it is.
+ * @param wants whether its TLS wants a certificate of clients; null: it speaks none
+ */
+export function respPort(
+  flag: string,
+  address: string | undefined,
+  password: boolean,
+  wants: 'require' | 'allow' | null,
+): Exposed[] {
   if (address === undefined) return [];
-  const remedy = password ? 'put a tunnel before it' : 'give --kv-password-file, or put a tunnel before it';
-  return [{ flag, address, guard: null, authenticates: password, remedy }];
+  const known = password || wants === 'require';
+  const word = known ? '' : ', and --kv-password-file or leave --tls-client-cert allow away';
+  const remedy = `give --tls-cert, --tls-key and --tls-ca (and not --kv-tls off)${word}`;
+  return [{ flag, address, guard: wants !== null && known ? 'TLS' : null, authenticates: known, remedy }];
 }
 
 /** @throws HoldfastError ACCESS, INVALID_ARGUMENT */

@@ -7,12 +7,14 @@ import type { KvLimits } from '../kv/operations.ts';
 import type { KvPortOptions } from '../node/cluster-node-options.ts';
 import type { ClusterNode } from '../node/cluster-node.ts';
 import { KV_LIMITS } from '../node/hosted-kv.ts';
-import type { TlsFlags } from './tls-flags.ts';
+import { isLoopback } from '../node/exposure.ts';
+import { type TlsFlags, clientCertOf } from './tls-flags.ts';
 
 export interface KvPortFlags extends TlsFlags {
   kv?: string;
   kvVolume: string;
   kvPasswordFile?: string;
+  kvTls?: string;
   nodeTokenFile?: string;
   kvMaxKey?: string;
   kvMaxValue?: string;
@@ -40,7 +42,11 @@ export function kvLimitsOf({ kvMaxKey, kvMaxValue }: KvPortFlags): KvLimits {
  * @param own the node, once it runs: through it the others are found
  * @throws HoldfastError INVALID_ARGUMENT, ACCESS, IO_ERROR
  */
-export async function kvPortOf(flags: KvPortFlags, own: () => ClusterNode): Promise<KvPortOptions | undefined> {
+export async function kvPortOf(
+  flags: KvPortFlags,
+  own: () => ClusterNode,
+  tls: boolean,
+): Promise<KvPortOptions | undefined> {
   if (flags.kv === undefined) return undefined;
   const volume = flags.kvVolume;
   const forwarded = new KvForwarder(
@@ -48,7 +54,30 @@ export async function kvPortOf(flags: KvPortFlags, own: () => ClusterNode): Prom
     () => volume || (own().onlyKv?.name ?? ''),
     credentialsOf(flags),
   );
-  return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded };
+  const wants = kvTlsOf(flags, tls) && (clientCertOf(flags) === 'require' ? 'certificate' : 'any');
+  return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded, tls: wants || null };
+}
+
+/**
+ * Whether the port speaks TLS: where the node has certificates, beyond loopback, unless it is told otherwise.
+ * @param tls the node has certificates
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function kvTlsOf({ kv, kvTls }: KvPortFlags, tls: boolean): boolean {
+  if (kv === undefined) return false;
+  if (kvTls === undefined) return tls && !isLoopback(kv);
+  const operation = `parse --kv-tls ${kvTls}`;
+  if (kvTls === 'off') return false;
+  if (kvTls !== 'require') {
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation,
+      detail: 'there is no such',
+      remedy: 'write require, or off',
+    });
+  }
+  if (tls) return true;
+  const remedy = 'give --tls-cert, --tls-key and --tls-ca';
+  throw new HoldfastError('INVALID_ARGUMENT', { operation, detail: 'this node has no certificate', remedy });
 }
 
 /** A node forwards as itself. */

@@ -23,7 +23,7 @@ import {
 import { addCoordinatorOption, coordinatorOf } from './coordinator-flags.ts';
 import { type NbdTlsFlags, addNbdTlsOptions, nbdTlsOf } from './nbd-tls-flags.ts';
 import { type HttpFlags, addHttpOptions, checkHttp, startHttp } from './http-port.ts';
-import { kvLimitsOf, kvPortOf } from './kv-port.ts';
+import { kvLimitsOf, kvPortOf, kvTlsOf } from './kv-port.ts';
 import { Progress, printJson } from './output.ts';
 import { type TokensFlag, addTokensOption, tokensOf } from './token-command.ts';
 import { type TlsFlags, addClientCertOption, addTlsOptions, clientCertOf, portTlsOf } from './tls-flags.ts';
@@ -98,7 +98,8 @@ function portsOf(flags: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed
   const { peerListen, nbd, kv } = flags;
   const own = [clientPort(flags, tls), ownPort('--peer-listen', peerListen, tls)];
   const password = flags.kvPasswordFile !== undefined || Boolean(process.env['HOLDFAST_KV_PASSWORD']);
-  return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv, password)];
+  const wants = kvTlsOf(flags, tls) ? clientCertOf(flags) : null;
+  return [...own, ...nbdPort('--nbd', nbd, nbdTls), ...respPort('--kv', kv, password, wants)];
 }
 
 async function node(flags: NodeFlags): Promise<void> {
@@ -133,7 +134,7 @@ async function node(flags: NodeFlags): Promise<void> {
     whenIsolated: whenIsolatedOf(flags),
     scrubMs: scrubMsOf(flags),
     kvLimits: kvLimitsOf(flags),
-    kv: await kvPortOf(flags, () => running),
+    kv: await kvPortOf(flags, () => running, tls !== null),
     advertise: flags.advertise,
     times: { heartbeatMs, promiseMs, suspicionMs, gatherMs },
     syncRates: { ...DEFAULT_SYNC_RATES, most },
@@ -200,6 +201,10 @@ export function addNodeCommand(
     .option('--kv <host:port>', 'take clients of Redis there, for a key-value volume')
     .option('--kv-volume <name>', 'of --kv; default: the only key-value volume that this node hosts', '')
     .option('--kv-password-file <file>', 'of --kv; or in HOLDFAST_KV_PASSWORD; default: none')
+    .option(
+      '--kv-tls <policy>',
+      'of --kv: require, with the certificates of this node, or off; default: require beyond loopback, if it has any',
+    )
     .option('--kv-max-key <size>', 'bytes of a key that is written, at most; default: 4KiB, which is the most')
     .option('--kv-max-value <size>', 'bytes of a value that is written, at most; default: 192KiB, which is the most')
     .option(

@@ -197,7 +197,7 @@ export class ClusterNode implements Host {
     return all.length === 1 ? all[0]! : null;
   }
 
-  private respServer({ volume: name, password, forwarded }: KvPortOptions): RespServer {
+  private respServer({ volume: name, password, forwarded, tls: wants }: KvPortOptions): RespServer {
     const hosted = (): HostedVolume | null => (name === '' ? this.onlyKv : this.byName(name));
     const volume = new NodeKv({
       local: () => hosted()?.kv?.current ?? null,
@@ -208,6 +208,7 @@ export class ClusterNode implements Host {
       volume: () => volume,
       version: PACKAGE_VERSION,
       password,
+      tls: wants === null ? null : { certificates: this.options.tls!, wants },
       log: this.options.log,
       replicas: () => Math.max(0, (hosted()?.register.known?.inSync.length ?? 1) - 1),
     });

@@ -2,7 +2,7 @@
  * A RESP port of a node: what clients of Redis connect to. One key-value volume behind it.
  *
  * Guarantees: the number of connections is bounded, also of those that have not told the password; stalled ones have a
- * deadline.
+ * deadline; with TLS nobody gets to a command who has not finished its handshake.
  */
 import { randomBytes, randomInt } from 'node:crypto';
 import { type Server as NetServer, type Socket, createServer } from 'node:net';
@@ -13,7 +13,10 @@ import { Failure } from '../resp/reply.ts';
 import { ReplyWriter } from '../resp/reply-writer.ts';
 import { ScanCursors } from '../resp/scan-cursors.ts';
 import { listenOn } from './listen.ts';
+import type { Log } from './server.ts';
+import type { PortTls } from './port-tls.ts';
 import { RespConnection, type RespHost } from './resp-connection.ts';
+import { TlsFront } from './tls-front.ts';
 
 const SWEEP_MS = 1000;
 /** The Redis whose commands these are. */
@@ -26,7 +29,9 @@ export interface RespServerOptions {
   version: string;
   /** Null: whoever reaches the port may do everything. */
   password: string | null;
-  log: RespHost['log'];
+  log: Log;
+  /** Without it the port speaks no TLS. `any`: a certificate may be left away. */
+  tls?: { certificates: PortTls; wants: 'any' | 'certificate' } | null | undefined;
   /** Replicas in sync besides this node, for WAIT and INFO. */
   replicas?: (() => number) | undefined;
   limits?: Partial<RespLimits>;
@@ -41,6 +46,7 @@ export class RespServer implements RespHost {
   readonly stallMs: number;
   readonly log: RespHost['log'];
   private readonly maxConnections: number;
+  private readonly front: TlsFront | null;
   private readonly net: NetServer;
   private readonly connections: Set<RespConnection> = new Set();
   private readonly sweep: NodeJS.Timeout;
@@ -71,12 +77,29 @@ export class RespServer implements RespHost {
       clients: () => this.clients(),
       ...(replicas === undefined ? {} : { replicas }),
     };
+    this.front = this.frontOf(options);
     // `allowHalfOpen`: who sends its commands and closes its side is answered.
-    this.net = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) => this.accept(socket));
+    const plain = { pauseOnConnect: true, allowHalfOpen: true };
+    this.net = this.front?.net ?? createServer(plain, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {
       const nowMs = performance.now();
       for (const connection of this.connections) connection.checkDeadlines(nowMs);
     }, SWEEP_MS).unref();
+  }
+
+  private frontOf({ tls, log }: RespServerOptions): TlsFront | null {
+    if (tls === null || tls === undefined) return null;
+    return new TlsFront({
+      tls: tls.certificates,
+      port: 'Redis',
+      wants: tls.wants,
+      handshakeMs: this.handshakeMs,
+      // On one line, as the protocol has errors.
+      lastWord: ({ message }) => Buffer.from(`-ERR ${message.replaceAll(/[\r\n]+/g, ' ')}\r\n`),
+      accept: (socket) => this.accept(socket),
+      log,
+      remedy: 'redis-cli --tls --cacert FILE, with --cert and --key where certificates are wanted',
+    });
   }
 
   private *clients(): Iterable<ClientState> {
@@ -115,6 +138,7 @@ export class RespServer implements RespHost {
   async drain(limitMs: number): Promise<void> {
     this.closed = true;
     this.net.close();
+    this.front?.end();
     for (const connection of this.connections) connection.leave();
     const endAt = performance.now() + limitMs;
     while (this.connections.size > 0 && performance.now() < endAt) {
@@ -131,6 +155,7 @@ export class RespServer implements RespHost {
     this.closed = true;
     clearInterval(this.sweep);
     this.net.close();
+    this.front?.end();
     for (const connection of this.connections) connection.destroy();
   }
 }

@@ -20,6 +20,8 @@ export const MAX_HANDSHAKE_BYTES: number = 16 * 1024;
 const LOOK_MS = 50;
 /** How long a last word may take. */
 const LAST_WORD_MS = 1000;
+const REMEDY =
+  'write holdfasts:// (holdfasts-kv://), with the CA in HOLDFAST_TLS_CA; between nodes: --tls-cert, -key, -ca';
 /** The first byte of every TLS connection: a record of type "handshake". */
 const TLS_HANDSHAKE = 0x16;
 
@@ -34,6 +36,8 @@ export interface FrontOptions {
   lastWord: (error: HoldfastError) => Uint8Array;
   accept: (socket: TLSSocket) => void;
   log: Log;
+  /** For who speaks no TLS. */
+  remedy?: string;
 }
 
 interface Pending {
@@ -123,8 +127,7 @@ export class TlsFront {
     const error = new HoldfastError('ACCESS', {
       operation: 'connect',
       detail: 'this port speaks TLS, and what came is none',
-      remedy:
-        'write holdfasts:// (holdfasts-kv://), with the CA in HOLDFAST_TLS_CA; between nodes: --tls-cert, -key, -ca',
+      remedy: this.o.remedy ?? REMEDY,
     });
     this.leave(raw, this.o.lastWord(error));
   }
