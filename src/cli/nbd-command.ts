@@ -48,7 +48,7 @@ function readsOf(text: string): 'primary' | 'any' {
 async function nbd(url: string, flags: NbdFlags): Promise<void> {
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
-  const tls = await nbdTlsOf(flags, true);
+  const tls = await nbdTlsOf(flags, true, log);
   checkPorts(nbdPort('--listen', flags.listen, tls), flags);
   let failed: HoldfastError | null = null;
   let stop!: () => void;

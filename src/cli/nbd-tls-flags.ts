@@ -3,6 +3,9 @@ import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import type { TlsPolicy } from '../nbd/negotiation.ts';
 import { type NbdTls, loadNbdTls } from '../node/nbd-tls.ts';
+import type { Log } from '../node/server.ts';
+import { WatchedFiles } from '../node/watched-files.ts';
+import { onHangUp } from './tls-flags.ts';
 
 export interface NbdTlsFlags {
   nbdTls?: string;
@@ -22,20 +25,24 @@ export function addNbdTlsOptions(command: Command): Command {
 }
 
 /**
+ * What the files hold is taken over when it changes, and at SIGHUP.
  * @param nbd whether the command opens an NBD port at all
  * @returns null where TLS is off
  * @throws HoldfastError INVALID_ARGUMENT, ACCESS, IO_ERROR
  */
-export async function nbdTlsOf(flags: NbdTlsFlags, nbd: boolean): Promise<NbdTls | null> {
+export async function nbdTlsOf(flags: NbdTlsFlags, nbd: boolean, log: Log): Promise<NbdTls | null> {
   const policy = parsePolicy(flags.nbdTls);
-  const tls = await loadNbdTls({
-    policy,
-    certFile: flags.nbdTlsCert,
-    keyFile: flags.nbdTlsKey,
-    caFile: flags.nbdTlsCa,
-    pskFile: flags.nbdTlsPsk,
-  });
-  if (tls === null || nbd) return tls;
+  const { nbdTlsCert: certFile, nbdTlsKey: keyFile, nbdTlsCa: caFile, nbdTlsPsk: pskFile } = flags;
+  const load = (): Promise<NbdTls | null> => loadNbdTls({ policy, certFile, keyFile, caFile, pskFile });
+  const tls = await load();
+  if (tls === null) return null;
+  if (nbd) {
+    const files = [certFile, keyFile, caFile, pskFile].filter((file) => file !== undefined);
+    // With the same flags it is never off.
+    const watched = new WatchedFiles('TLS for NBD', files, async () => tls.renew((await load())!), log);
+    onHangUp(() => watched.reload());
+    return tls;
+  }
   throw new HoldfastError('INVALID_ARGUMENT', {
     operation: 'parse --nbd-tls',
     detail: 'TLS for NBD, and no NBD port',

@@ -106,7 +106,7 @@ async function node(flags: NodeFlags): Promise<void> {
   checkHttp(flags);
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
-  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
+  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined, log);
   const tls = await portTlsOf(flags, log);
   tls?.checkOwn(flags.name);
   const tokens = await tokensOf(flags, log);

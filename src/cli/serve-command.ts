@@ -32,7 +32,7 @@ export interface ServeFlags extends NbdTlsFlags, InsecureFlag, TlsFlags, TokensF
 export async function serve(dir: string, flags: ServeFlags, hint?: (node: SingleNode) => string): Promise<void> {
   const logger = pino({ level: flags.logLevel }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
-  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined);
+  const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined, log);
   const tls = await portTlsOf(flags, log);
   const tokens = await tokensOf(flags, log);
   checkPorts([clientPort(flags, tls !== null), ...nbdPort('--nbd', flags.nbd, nbdTls)], flags, tokens !== null);

@@ -2,7 +2,7 @@
  * TLS of an NBD port: who may speak it, with which certificates and keys, and the server's side of its handshake.
  *
  * Guarantees: what cannot work or would protect nothing is refused when it is loaded, with the file and the line, and
- * no key is ever printed; TLS 1.2 is the least; where a CA is given, nobody without a certificate that it signed gets
+ * no key is ever printed; new content of the files is in force for new connections without a restart; TLS 1.2 is the least; where a CA is given, nobody without a certificate that it signed gets
  * through, but for those who know a pre-shared key.
  */
 import type { Socket } from 'node:net';
@@ -39,13 +39,18 @@ export class NbdTls {
   readonly policy: Exclude<TlsPolicy, 'off'>;
   /** Nobody gets in who is not known by a certificate or a key. */
   readonly authenticates: boolean;
-  private readonly options: TlsOptions;
+  private options: TlsOptions;
 
   constructor(policy: Exclude<TlsPolicy, 'off'>, options: TlsOptions) {
     this.policy = policy;
     this.options = options;
     const known = options.ca !== undefined || options.pskCallback !== undefined;
     this.authenticates = policy === 'require' && known;
+  }
+
+  /** For connections from now on: the certificates and keys of that one, which was loaded from the same files. */
+  renew(by: NbdTls): void {
+    this.options = by.options;
   }
 
   /**

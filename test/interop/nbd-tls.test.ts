@@ -2,7 +2,7 @@
 // deadline: 300 s
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -124,6 +124,42 @@ else {
     await succeeds('nbdcopy', [...with4, `${second.uri}/${tls}`, back]);
     assert.is(sha256(readFileSync(back)), sha256(original));
     await stop(second);
+  });
+
+  test('renewed files are in force without a restart, for those who connect from then on; bad ones are not', async () => {
+    const folderOfServer = join(folder, 'renewed-files');
+    const now = ca.issue('renewed');
+    const [cert, key] = [join(folder, 'now-cert.pem'), join(folder, 'now-key.pem')];
+    const put = (pair: { certFile: string; keyFile: string }): void => {
+      copyFileSync(pair.keyFile, key);
+      copyFileSync(pair.certFile, cert);
+    };
+    put(now);
+    const served = await serve(join(folderOfServer, 'vol'), [
+      '--log-level',
+      'info',
+      '--nbd-tls-cert',
+      cert,
+      '--nbd-tls-key',
+      key,
+    ]);
+    const renew = async (said: RegExp): Promise<void> => {
+      served.server.child.kill('SIGHUP');
+      await logged(served, said);
+    };
+    const trusting = (clientFolder: string): string[] => [
+      '--json',
+      `${served.uri}/vol?tls-certificates=${clientFolder}`,
+    ];
+    await succeeds('nbdinfo', trusting(anonymous));
+    writeFileSync(cert, 'no certificate');
+    await renew(/TLS for NBD: the new files are not taken/);
+    await succeeds('nbdinfo', trusting(anonymous));
+    put(stranger.issue('renewed'));
+    await renew(/TLS for NBD: the new files are in force/);
+    await fails(/certificate/, 'nbdinfo', trusting(anonymous));
+    await succeeds('nbdinfo', trusting(stranger.clientFolder(join(folder, 'of-stranger'), null)));
+    await stop(served);
   });
 
   test('qemu-io with a certificate, at odd offsets, in TLS 1.3 and 1.2; qemu-img compare', async () => {
