@@ -313,7 +313,13 @@ async function created(name: string, sizeBytes: number, flags: ImportFlags): Pro
   const { coordinator, replicas, allowSparse } = flags;
   const given = { coordinator, replicas, allowSparse };
   const create = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  await createReplicated(name, { ...create, size: String(sizeBytes), durable: true, json: flags.json ?? false });
+  await createReplicated(name, {
+    ...create,
+    size: String(sizeBytes),
+    durable: true,
+    wait: true,
+    json: flags.json ?? false,
+  });
   return withCoordinator(coordinator === undefined ? {} : { coordinator }, async (registers) => {
     const { members } = await registerOf(registers, name);
     return `holdfast://${members.map(({ clientAddress }) => clientAddress).join(',')}/${name}`;

@@ -1,6 +1,8 @@
 /**
  * `holdfast volume create NAME --replicas N`: places replicas, has the nodes make them, and makes the register.
  *
+ * It waits until the volume is served, within a bound.
+ *
  * Guarantees: never two replicas on one node; the register is made last, so a volume that is there is whole; what was
  * made before a failure is undone, and what could not be is said.
  */
@@ -11,6 +13,7 @@ import { admin } from '../client/admin.ts';
 import type { Coordinator, Member, Register, SeenNode } from '../coordination/register.ts';
 import { checkVolumeName } from '../storage/volume-folder.ts';
 import { byCli, deleteReplicas, makeReplica, urlOf, withCoordinator } from './cluster.ts';
+import { type MemberView, lookAt } from './cluster-status.ts';
 import { Progress, printJson } from './output.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 
@@ -24,12 +27,16 @@ export interface ReplicatedCreateFlags {
   journal?: string;
   durable: boolean;
   kind?: VolumeKind;
+  wait: boolean;
   json?: boolean;
 }
 
 const MAX_REPLICAS = 5;
 /** A node that said nothing for so long gets no replica. */
 const SILENT_MS = 20_000;
+/** It is made, whether anybody serves it by then or not. */
+const WAIT_MS = 30_000;
+const LOOK_MS = 50;
 
 function wrong(volume: string, detail: string, remedy?: string): HoldfastError {
   return new HoldfastError('INVALID_ARGUMENT', { operation: 'create', volume, detail, remedy });
@@ -94,14 +101,30 @@ export async function createReplicated(name: string, flags: ReplicatedCreateFlag
       throw wrong(name, `${count} nodes are needed; the coordinator knows: ${known}`, remedy);
     }
     const register = await make(coordinator, name, chosen, flags);
-    if (flags.json) printJson({ event: 'created', register });
+    const served = flags.wait && (await isServed(coordinator, register.volumeId));
+    if (flags.json) printJson({ event: 'created', register, served });
     else {
       const on = register.members.map(({ node }) => node).join(', ');
       process.stdout.write(`created ${name} (${formatBytes(register.sizeBytes)}) on ${on}\n`);
       const servers = register.members.map(({ clientAddress }) => clientAddress).join(',');
       process.stdout.write(`  ${urlOf(servers, name)}\n`);
+      if (flags.wait && !served) {
+        process.stderr.write(`nobody serves it yet, after ${WAIT_MS / 1000} s: look at: holdfast status\n`);
+      }
     }
   });
+}
+
+/** Nodes hear of it when they look next; then one of them is primary, and the others follow it. */
+async function isServed(coordinator: Coordinator, volumeId: string): Promise<boolean> {
+  for (const endMs = performance.now() + WAIT_MS; performance.now() < endMs;) {
+    const view = await lookAt(coordinator).catch(() => null);
+    const volume = view?.volumes.find((one) => one.volumeId === volumeId);
+    const serves = ({ role }: MemberView): boolean => role !== 'none';
+    if (volume !== undefined && volume.verdict !== 'unavailable' && volume.members.every(serves)) return true;
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+  }
+  return false;
 }
 
 async function make(

@@ -187,7 +187,7 @@ async function prepare(coordinator: string, count: number, flags: UpFlags): Prom
     const registers = await client.list();
     if (!registers.some((one) => one.volume === volume)) {
       if (!flags.json) process.stderr.write(`creating the volume ${volume} (${flags.size}) on ${count} node(s)\n`);
-      const made = { coordinator, size: flags.size, replicas: String(count), durable: true };
+      const made = { coordinator, size: flags.size, replicas: String(count), durable: true, wait: true };
       await createReplicated(volume, flags.json ? { ...made, json: true } : made);
     }
     const endAt = performance.now() + SERVED_MS;

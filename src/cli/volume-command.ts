@@ -36,6 +36,7 @@ export interface CreateFlags {
   size?: string;
   name?: string;
   allowSparse?: boolean;
+  wait?: boolean;
   journal?: string;
   durability?: string;
   kind?: string;
@@ -99,7 +100,7 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
 async function create(dir: string, flags: CreateFlags): Promise<void> {
   if (flags.replicas !== undefined || flags.coordinator !== undefined) {
     const durable = parseDurability(flags.durability) ?? true;
-    return createReplicated(dir, { ...flags, durable, kind: parseKind(flags.kind) });
+    return createReplicated(dir, { ...flags, durable, kind: parseKind(flags.kind), wait: flags.wait ?? true });
   }
   await withPool(async (pool) => {
     await createWithProgress(pool, dir, flags);
@@ -299,6 +300,7 @@ export function addVolumeCommand(
     .option('--name <name>', 'default: as the folder is called')
     .option('--journal <size>', 'of the journal; default: an eighth of the volume, 128 MiB to 1 GiB')
     .option('--allow-sparse', 'reserve nothing: for tests; a full disk then stops writes')
+    .option('--no-wait', 'in a cluster: be done when it is made, not when it is served')
     .option('--durability <mode>', 'always | none (measuring only)')
     .option('--kind <kind>', 'in a cluster: block (a disk), or kv (a key-value store); default block')
     .option('--json', 'print JSON')
