@@ -115,10 +115,11 @@ export async function addReplica(name: string, flags: Flags): Promise<void> {
       const diskId = await makeReplica(clientAddress, { ...request, state: 'syncing' }, abort.signal, (done, total) =>
         progress.update(done, Math.max(1, total)),
       );
-      await changeRegister(coordinator, volumeId, (now) => ({
-        ...now,
-        members: [...now.members.filter((one) => one.node !== node), { node, diskId, address, clientAddress }],
-      }));
+      await changeRegister(coordinator, volumeId, (now) => {
+        if (now.sizeBytes !== sizeBytes) throw wrong('the volume has grown meanwhile: give the command again');
+        const members = now.members.filter((one) => one.node !== node);
+        return { ...now, members: [...members, { node, diskId, address, clientAddress }] };
+      });
     } catch (error) {
       // Refused by the node if the register has it after all.
       const left = await deleteReplicas(volumeId, [{ node, address: clientAddress }]);

@@ -42,7 +42,9 @@ const later = (a: Log, b: Log): number => a.epoch - b.epoch || a.seq - b.seq;
 
 /** @param found replicas of one volume, at least one, each on another node */
 export function planRecovery(found: readonly Found[]): RecoveryPlan {
-  const { volumeId, volume, sizeBytes } = found[0]!.replica;
+  const { volumeId, volume } = found[0]!.replica;
+  // One that was away while the volume grew knows an older size.
+  const sizeBytes = Math.max(...found.map(({ replica }) => replica.sizeBytes));
   const all = found.toSorted((a, b) => (a.node < b.node ? -1 : 1));
   const highest = Math.max(...all.map(({ replica }) => replica.epoch));
   const whole = all.filter(

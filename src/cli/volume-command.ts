@@ -11,6 +11,7 @@ import { createReplicated } from './cluster-volume-create.ts';
 import { addReplaceCommand } from './cluster-volume-replace.ts';
 import { addCoordinatorOption } from './coordinator-flags.ts';
 import { addBackupCommands } from './backup-command.ts';
+import { addGrowCommand } from './grow-command.ts';
 import { addMarkCommand } from './mark-command.ts';
 import { Progress, printFields, printJson } from './output.ts';
 import { addVerifyCommand } from './verify-command.ts';
@@ -327,6 +328,7 @@ export function addVolumeCommand(
   addClusterVolumeCommands(volume, run);
   addVerifyCommand(volume, run);
   addReplaceCommand(volume, run);
+  addGrowCommand(volume, run, withPool);
   addMarkCommand(volume, run);
   addBackupCommands(volume, run);
 }

@@ -10,7 +10,7 @@ import { Servers } from './servers.ts';
 
 export class Connections {
   readonly shared: Shared;
-  /** What the volume was when it was first seen. */
+  /** What the volume was when it was first seen, but for its size: the largest that was heard of. */
   known: VolumeInfo | null = null;
   private readonly all: readonly Connection[];
   private next = 0;
@@ -30,10 +30,15 @@ export class Connections {
     this.all = Array.from({ length: settings.connections }, () => new Connection(this.shared));
   }
 
-  private accept(info: VolumeInfo): void {
+  /** What a server says of the volume. @throws HoldfastError NO_SUCH_VOLUME when it is another one */
+  accept(info: VolumeInfo): void {
     const known = (this.known ??= info);
     this.shared.servers.volumeId ??= info.volumeId;
-    if (known.sizeBytes === info.sizeBytes && Buffer.compare(known.volumeId, info.volumeId) === 0) return;
+    if (Buffer.compare(known.volumeId, info.volumeId) === 0 && info.sizeBytes >= known.sizeBytes) {
+      // Volumes grow. A backup that has not heard of it yet is left until it has.
+      this.known = { ...known, sizeBytes: info.sizeBytes };
+      return;
+    }
     throw new HoldfastError('NO_SUCH_VOLUME', {
       operation: 'ATTACH',
       volume: known.name,

@@ -50,7 +50,6 @@ export class Volume implements BlockDevice {
   readonly name: string;
   /** 16 bytes; it never changes, and no other volume has the same. */
   readonly volumeId: Uint8Array;
-  readonly sizeBytes: number;
   readonly blockBytes: number;
   readonly atomicBytes: number;
   readonly readOnly: boolean;
@@ -67,12 +66,16 @@ export class Volume implements BlockDevice {
   constructor(info: VolumeInfo, connections: Connections) {
     this.name = info.name;
     this.volumeId = info.volumeId;
-    this.sizeBytes = info.sizeBytes;
     this.blockBytes = info.blockBytes;
     this.atomicBytes = info.atomicBytes;
     this.readOnly = info.readOnly;
     this.connections = connections;
     this.reader = this.readerOf(connections.shared);
+  }
+
+  /** It only rises: `info` asks for it anew, and so does every connection that is made again. */
+  get sizeBytes(): number {
+    return this.connections.known!.sizeBytes;
   }
 
   private readerOf(shared: Shared): Reader | null {
@@ -235,11 +238,14 @@ export class Volume implements BlockDevice {
     return result;
   }
 
-  /** Asks the server for what it knows of the volume now: its position moves, the rest does not. */
+  /** Asks the server for what it knows of the volume now: its position moves, its size may have grown. */
   async info(options: CallOptions = {}): Promise<VolumeInfo> {
     this.check('info', 0, 0);
     const nothing = { offsetBytes: 0, lengthBytes: 0 };
-    return decodeVolumeInfo(await this.runOne('info', nothing, options, MESSAGES.INFO.number, encodeInfo('')));
+    const reply = await this.runOne('info', nothing, options, MESSAGES.INFO.number, encodeInfo(''));
+    const info = decodeVolumeInfo(reply);
+    this.connections.accept(info);
+    return info;
   }
 
   /** The bytes from `start` to `end` (inclusive, as with files; default: to the end of the volume), reading ahead. */

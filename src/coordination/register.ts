@@ -107,6 +107,8 @@ export function successor(current: Register, expectedVersion: number, next: Next
   const wrong = (detail: string): HoldfastError =>
     new HoldfastError('INVALID_ARGUMENT', { operation: 'change the register', volume: current.volume, detail });
   if (next.volumeId !== current.volumeId || next.volume !== current.volume) throw wrong('it names another volume');
+  if (next.sizeBytes < current.sizeBytes)
+    throw wrong(`${next.sizeBytes} bytes after ${current.sizeBytes}: volumes do not shrink`);
   if (next.epoch < current.epoch) throw wrong(`epoch ${next.epoch} after epoch ${current.epoch}`);
   // A pair (epoch, seq) names one content for ever, so one epoch has one primary.
   if (next.epoch === current.epoch && next.primary !== current.primary && next.primary !== '') {

@@ -35,9 +35,13 @@ export class ClientNbdDevice implements NbdDevice {
     return { name, sizeBytes, readOnly, marks, description: `Holdfast volume ${name}, by a gateway` };
   }
 
-  /** Asks for the marks, which a handshake has to know; while the server is away those of before have to do. */
+  /** Asks for marks and size, which a handshake has to know; while the server is away those of before have to do. */
   async refresh(): Promise<void> {
-    const asked = await this.volume.marks({ deadlineMs: REFRESH_MS }).catch(() => null);
+    const options = { deadlineMs: REFRESH_MS };
+    const [asked] = await Promise.all([
+      this.volume.marks(options).catch(() => null),
+      this.volume.info(options).catch(() => null),
+    ]);
     if (asked !== null) this.marks = asked.map(({ name }) => name);
   }
 

@@ -1,6 +1,6 @@
 /**
- * What a node can be asked and told about itself: `status`, `events`, and making, deleting, comparing, handing over and
- * recovering its replicas.
+ * What a node can be asked and told about itself: `status`, `events`, and making, deleting, enlarging, comparing, handing
+ * over and recovering its replicas.
  *
  * Guarantees: a replica is deleted only when the register, read now, does not have its disk as a member; a creation
  * that fails leaves nothing; repeated requests have no further effect; creations under way are bounded.
@@ -57,6 +57,8 @@ export class Admin {
         return this.create(fields);
       case 'delete-replica':
         return this.alone(idField(fields, 'volumeId'), (volumeId) => this.remove(volumeId));
+      case 'grow-replica':
+        return this.node.growths.perform(fields, this.busy);
       case 'resign':
         return this.resign(fields);
       case 'promote':

@@ -19,6 +19,7 @@ import { type OpenVolume, openVolume } from '../storage/volume-folder.ts';
 import { Admin } from './admin.ts';
 import type { ClusterNodeOptions, KvPortOptions, Unopened } from './cluster-node-options.ts';
 import { CLIENTS, type Faults, type Known } from './faults.ts';
+import { Growths } from './growths.ts';
 import { Happenings } from './happenings.ts';
 import { type Host, HostedVolume } from './hosted-volume.ts';
 import { KV_LIMITS, aboutNothing } from './hosted-kv.ts';
@@ -75,6 +76,7 @@ export class ClusterNode implements Host {
   kvAddress: string | null = null;
   readonly timeline: Timeline;
   private readonly happenings: Happenings;
+  readonly growths: Growths = new Growths(this);
   private readonly options: ClusterNodeOptions;
   readonly nbd: NbdServer | null;
   readonly resp: RespServer | null;
@@ -302,6 +304,7 @@ export class ClusterNode implements Host {
   async release(volume: HostedVolume): Promise<void> {
     this.leaving.add(volume.name);
     try {
+      await this.growths.end(volume.volumeId);
       await volume.resign(delay(RESIGN_MS));
       await delay(LAST_WORDS_MS);
       await volume.close();
@@ -311,13 +314,20 @@ export class ClusterNode implements Host {
     }
   }
 
-  /** Closes it, a primary hands over first, and opens it anew as one that follows. */
-  async renew(volume: HostedVolume): Promise<void> {
+  /**
+   * Closes it, a primary hands over first, and opens it anew as one that follows, whatever became of `meanwhile`.
+   * @throws HoldfastError of `meanwhile`, or of the opening
+   */
+  async renew(volume: HostedVolume, meanwhile: () => Promise<unknown> = () => Promise.resolve()): Promise<void> {
     this.leaving.add(volume.name);
     try {
       await this.release(volume);
       this.leaving.add(volume.name);
-      await this.open(volume.dir);
+      try {
+        await meanwhile();
+      } finally {
+        await this.open(volume.dir);
+      }
     } finally {
       this.leaving.delete(volume.name);
     }
@@ -426,6 +436,7 @@ export class ClusterNode implements Host {
   async close(): Promise<void> {
     if (this.closing) return;
     this.closing = true;
+    await this.growths.close();
     const volumes = [...this.hosted.values()];
     let late: NodeJS.Timeout | undefined;
     const waited = new Promise<void>((resolve) => (late = setTimeout(resolve, RESIGN_MS)));

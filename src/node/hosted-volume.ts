@@ -14,7 +14,7 @@ import type { KvLimits } from '../kv/operations.ts';
 import { peerIdOf } from '../replication/group-register.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import type { BackupVolume } from '../replication/backup-volume.ts';
-import { Scrub, type ScrubProgress } from '../replication/scrub.ts';
+import { Scrub } from '../replication/scrub.ts';
 import type { Primary } from '../replication/primary.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import { Replica } from '../replication/replica.ts';
@@ -24,16 +24,19 @@ import type { SyncRates } from '../replication/sync-pace.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { DirtyBitmap } from '../storage/dirty-bitmap.ts';
-import type { VolumeKind } from '../storage/superblock.ts';
 import type { OpenVolume } from '../storage/volume-folder.ts';
 import { Comparing } from './comparing.ts';
-import { HostedKv, type KvStatus } from './hosted-kv.ts';
+import { HostedKv } from './hosted-kv.ts';
 import type { KvServed } from './kv-served.ts';
 import type { Faults } from './faults.ts';
 import { LivingClock } from './living-clock.ts';
 import { MeasuredVolume } from './measured-volume.ts';
 import type { PeerNetwork, PeerPort, PeerVolume } from './peer-server.ts';
 import { RegisterLink } from './register-link.ts';
+import type { ReplicaStatus } from './replica-status.ts';
+import { VolumeSize } from './volume-size.ts';
+
+export type { ReplicaStatus, SyncStatus } from './replica-status.ts';
 
 export interface Host {
   readonly node: string;
@@ -66,53 +69,6 @@ export interface Host {
   log(level: 'info' | 'warn' | 'error', message: string, fields: object): void;
 }
 
-/** How far a reintegration is, on the primary. */
-export interface SyncStatus {
-  phase: string;
-  pass: number;
-  copiedBytes: number;
-  leftBytes: number;
-  bytesPerSecond: number;
-}
-
-export interface ReplicaStatus {
-  volume: string;
-  volumeId: string;
-  diskId: string;
-  dir: string;
-  kind: VolumeKind;
-  sizeBytes: number;
-  role: string;
-  serving: boolean;
-  state: string;
-  health: string;
-  healthReason: string;
-  failed: string | null;
-  epoch: number;
-  last: string;
-  committed: string;
-  outOfSpace: boolean;
-  /** Reads of clients that it answered as a backup. */
-  backupReads: number;
-  /** What came as copies, since it follows its present primary. */
-  copiedBytes: number;
-  /** Of the register that its disk belongs to; zeros: none yet. */
-  registerId: string;
-  registerVersion: number | null;
-  /** Nodes that it knows to be members: by the register, or because it keeps what they lack. */
-  members: string[];
-  /** Passes over all blocks that look for rotten ones; null: there are none. */
-  scrub: ScrubProgress | null;
-  /** Taken from another replica, because they had rotted here. */
-  repairedBlocks: number;
-  /** Why it does not get on; null: it does. */
-  waits: string | null;
-  /** Of a key-value volume; null: it is a disk. */
-  kv: KvStatus | null;
-  /** On the primary: the other members. */
-  peers: Array<{ node: string; phase: string; acked: string; dirtyBytes: number | null; sync: SyncStatus | null }>;
-}
-
 /** How long a volume that is closed may take to apply what was appended. */
 const SETTLE_MS = 5000;
 
@@ -143,6 +99,7 @@ export class HostedVolume implements PeerVolume {
   /** Null: it is a disk. */
   readonly kv: HostedKv | null;
   private readonly clock: LivingClock;
+  private readonly size: VolumeSize;
   private closing = false;
   private poisoned: Promise<void> | null = null;
   /** Nodes that could not be reached under the address that was tried last. */
@@ -176,6 +133,7 @@ export class HostedVolume implements PeerVolume {
     store.repairs.told = (block) => this.log('info', 'a block was repaired', { block });
     this.kv = store.kind === 'kv' ? this.hostKv() : null;
     this.scrub = host.scrubMs > 0 ? this.scrubEvery(host.scrubMs) : null;
+    this.size = new VolumeSize(store, (message, fields) => this.log('info', message, fields));
     this.clock = new LivingClock(() => this.replica.forgetRights());
     this.replica = new Replica({
       node: host.node,
@@ -302,6 +260,7 @@ export class HostedVolume implements PeerVolume {
   tick(): void {
     if (this.closing) return;
     if (this.store.failed !== null) return this.storeFailed(this.store.failed);
+    this.size.follow(this.register.known);
     this.replica.tick();
     this.kv?.tick();
     this.scrub?.tick();
@@ -417,6 +376,7 @@ export class HostedVolume implements PeerVolume {
       dir: this.dir,
       kind: store.kind,
       sizeBytes: store.sizeBytes,
+      capacityBytes: store.capacityBlocks * BLOCK_BYTES,
       role: replica.role,
       serving: this.serving,
       state: store.replica.state,
@@ -478,6 +438,8 @@ export class HostedVolume implements PeerVolume {
     if (store.failed !== null) return `the store has failed: ${store.failed.message}`;
     if (replica.role === 'stopped') return this.lastRefusal;
     if (store.outOfSpace) return 'the disk under the sparse volume is full';
+    const small = this.size.refusal(register.known);
+    if (small !== null) return small;
     if (replica.role === 'following') return null;
     if (register.failure !== null) return `the coordinator does not answer: ${register.failure.message}`;
     const { known } = register;

@@ -114,7 +114,7 @@ export class RegisterLink {
   }
 }
 
-export function groupOf({ registerId, version, epoch, primary, inSync, members }: Register): GroupRegister {
+export function groupOf({ registerId, version, epoch, primary, inSync, members, sizeBytes }: Register): GroupRegister {
   return {
     registerId,
     version,
@@ -122,5 +122,6 @@ export function groupOf({ registerId, version, epoch, primary, inSync, members }
     primary,
     inSync,
     members: members.map(({ node, diskId }) => ({ node, diskId })),
+    sizeBytes,
   };
 }

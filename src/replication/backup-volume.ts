@@ -61,7 +61,9 @@ export class BackupVolume implements ServedVolume {
 
   read(offsetBytes: number, lengthBytes: number, slot: Slot, done: ReadDone): void {
     const { store, follower } = this.o;
-    const asked = { operation: 'read', offset: offsetBytes, length: lengthBytes, maxBytes: MAX_IO_BYTES };
+    // The primary may have heard before this node that the volume has grown; behind its end there are zeros.
+    const endBytes = store.capacityBlocks * BLOCK_BYTES;
+    const asked = { operation: 'read', offset: offsetBytes, length: lengthBytes, maxBytes: MAX_IO_BYTES, endBytes };
     const refusal = this.over ?? refusalOf(store, { ...asked, mutates: false, readOnly: true });
     if (refusal !== null) return queueMicrotask(() => done(refusal, -1));
     const first = Math.floor(offsetBytes / BLOCK_BYTES);
@@ -100,7 +102,7 @@ export class BackupVolume implements ServedVolume {
   /** Answers a FETCH: what is here once all that came before it is applied. */
   tellOf({ n, firstBlock, blockCount, content }: Extract<Downstream, { type: 'FETCH' }>, link: PeerLink): void {
     const { store, arena, follower } = this.o;
-    const slot = firstBlock + blockCount <= store.blocks ? arena.take(blockCount) : null;
+    const slot = firstBlock + blockCount <= store.capacityBlocks ? arena.take(blockCount) : null;
     if (slot === null || this.over !== null) {
       if (slot !== null) arena.release(slot);
       return link.send({ type: 'FETCHED', n, crcs: [], payload: null });

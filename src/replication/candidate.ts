@@ -141,7 +141,8 @@ export class Candidate {
     const own = register.members.find((member) => member.node === node);
     if (own?.diskId !== toHex(store.diskId)) return;
     if (rules.promoteInSyncOnly && (!inSync.includes(node) || store.replica.state !== 'in-sync')) return;
-    if (store.health !== 'good') return;
+    // What others have written behind its end is not here; whoever looks at it is told (node/volume-size.ts).
+    if (store.health !== 'good' || (register.sizeBytes ?? 0) > store.superblock.capacityBytes) return;
     const strange = strangeness(store, register.registerId, register.version, register.epoch);
     if (strange !== null) {
       this.nextSeekMs = nowMs + STRANGE_MS;

@@ -14,6 +14,8 @@ export interface Asked {
   mutates: boolean;
   /** The volume does not take changes. */
   readOnly: boolean;
+  /** Default: as the volume's size. */
+  endBytes?: number;
 }
 
 /** Why a request is refused without effect; null if it is not. */
@@ -25,7 +27,7 @@ export function refusalOf(store: BlockStore, asked: Asked): HoldfastError | null
     return new HoldfastError('INVALID_ARGUMENT', { ...where, remedy: 'offsets and lengths are whole positive bytes' });
   }
   if (length > maxBytes) return new HoldfastError('TOO_LARGE', { ...where, detail: `the limit is ${maxBytes}` });
-  if (offset + length > store.sizeBytes) {
+  if (offset + length > (asked.endBytes ?? store.sizeBytes)) {
     return new HoldfastError('OUT_OF_RANGE', { ...where, detail: `it has ${store.sizeBytes} bytes` });
   }
   if (asked.mutates && asked.readOnly) {

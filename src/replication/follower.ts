@@ -181,6 +181,7 @@ export class Follower {
     if (!follows) {
       return refuse(`record ${decoded.epoch}.${decoded.seq} does not follow ${last.epoch}.${last.seq}`);
     }
+    if (decoded.firstBlock + decoded.blockCount > this.store.capacityBlocks) return this.tooSmall();
     const blocks = hasPayload(decoded.kind) ? decoded.blockCount : 0;
     const slot = this.room(blocks);
     if (slot === null) return null;
@@ -199,6 +200,7 @@ export class Follower {
   }
 
   private takeCopy({ id, firstBlock, blockCount, payload }: Extract<Taken, { type: 'COPY' }>): HoldfastError | null {
+    if (firstBlock + blockCount > this.store.capacityBlocks) return this.tooSmall();
     const blocks = payload === null ? 0 : blockCount;
     const slot = this.room(blocks);
     if (slot === null) return null;
@@ -211,6 +213,14 @@ export class Follower {
     const record = this.append({ kind, ...nowhere, firstBlock, blockCount }, slot, crcBlocksOf(slot, blocks));
     this.copies.set(record, { id, operation: this.order(record) });
     return null;
+  }
+
+  /** The volume has grown, and this replica has not. */
+  private tooSmall(): HoldfastError {
+    const { name, capacityBlocks } = this.store;
+    const detail = `there is room for ${capacityBlocks * BLOCK_BYTES} bytes here, and more came`;
+    const remedy = `holdfast volume grow ${name} --size SIZE, with the size that it has`;
+    return new HoldfastError('OUT_OF_RANGE', { operation: 'follow', volume: name, detail, remedy });
   }
 
   private append(fields: RecordFields, slot: Slot, payloadCrc: number): LogRecord {

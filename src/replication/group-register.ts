@@ -15,6 +15,8 @@ export interface GroupRegister {
   /** Nodes whose copies are complete: each of them may become primary. */
   inSync: string[];
   members: GroupMember[];
+  /** Of the volume. It only rises, and only to what the disk of each member has room for. Absent: as the store has it. */
+  sizeBytes?: number;
 }
 
 /** What a compare-and-set came to. `unknown`: no answer came; it may still take effect. */

@@ -200,7 +200,7 @@ export class Replica {
     if (this.store.failed !== null) throw this.store.failed;
   }
 
-  private update(change: { epoch?: number; replica?: Partial<ReplicaInfo> }): Promise<void> {
+  private update(change: { epoch?: number; replica?: Partial<ReplicaInfo>; sizeBytes?: number }): Promise<void> {
     return this.store.update(change);
   }
 
@@ -385,7 +385,8 @@ export class Replica {
       if (register.epoch < known) return this.follow();
       this.reached('promote:won');
       const replica = { registerId: fromHex(register.registerId), registerVersion: register.version };
-      await this.update({ epoch: register.epoch, replica });
+      const sizeBytes = Math.max(register.sizeBytes ?? 0, this.store.sizeBytes);
+      await this.update({ epoch: register.epoch, replica, sizeBytes });
       if (this.isStopped) return;
       this.role = 'primary';
       this.primary = new Primary({

@@ -64,6 +64,8 @@ export interface ContentObserver {
 export interface ReplicatedStore {
   readonly sizeBytes: number;
   readonly blocks: number;
+  /** What there is room for: more than `blocks` while the volume grows. */
+  readonly capacityBlocks: number;
   /** The epoch of this opening. */
   readonly epoch: number;
   /** Last appended position. */

@@ -118,6 +118,8 @@ export class SyncSource {
   constructor(parts: SyncSourceParts) {
     this.o = parts;
     this.bitmap = parts.store.peers.of(parts.peer)!.bitmap;
+    // Behind the volume's end there is nothing, whatever room this disk has: the target may have less.
+    this.bitmap.clearFrom(parts.store.blocks);
     this.dirtyAtStart = this.bitmap.count;
   }
 

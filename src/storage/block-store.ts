@@ -11,12 +11,13 @@ import { type Position, comparePositions } from '../base/position.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { ContentObserver, LogRecord, ReplicatedStore, StoreEvents, StoreRules } from '../replication/store.ts';
 import type { Slot } from './arena.ts';
-import { Checkpoints, type SuperblockChange } from './checkpoint.ts';
+import { Checkpoints, type StoreChange } from './checkpoint.ts';
 import type { Files } from './files.ts';
 import { type Batch, Journal, recordBytes } from './journal.ts';
 import { type Layout, PAGE_BYTES } from './layout.ts';
 import type { Marks } from './marks.ts';
 import type { MetaPages } from './meta-pages.ts';
+import type { OpenedParts } from './opened-parts.ts';
 import { OwedBlocks } from './owed-blocks.ts';
 import type { PeerBitmaps } from './peer-bitmaps.ts';
 import { RECORD_KINDS, type RecordFields, hasPayload, isControl, isLocal, writesBlocks } from './record.ts';
@@ -29,24 +30,9 @@ import { Repairs, VerifiedBlocks } from './verified-blocks.ts';
 /** Of the journal, kept free whatever a peer sends. */
 const SPARE_PAGES = 16;
 
-/** What an opening hands to the store (see open-store.ts). */
-export interface OpenedParts {
-  files: Files;
-  layout: Layout;
-  superblock: Superblock;
-  meta: MetaPages;
-  tables: StoreTables;
-  head: JournalTail;
-  last: Position;
-  committed: Position;
-  durable: boolean;
-  defer: (run: () => void) => void;
-  rules: StoreRules;
-}
-
 export class BlockStore implements ReplicatedStore {
-  readonly sizeBytes: number;
-  readonly blocks: number;
+  /** What its files have room for: a volume that grows has more than its size. */
+  readonly capacityBlocks: number;
   readonly volumeId: Uint8Array;
   readonly kind: VolumeKind;
   readonly name: string;
@@ -96,8 +82,7 @@ export class BlockStore implements ReplicatedStore {
     this.meta = parts.meta;
     this.tables = parts.tables;
     this.rules = parts.rules;
-    this.sizeBytes = layout.sizeBytes;
-    this.blocks = layout.blocks;
+    this.capacityBlocks = layout.blocks;
     this.volumeId = superblock.volumeId;
     this.kind = superblock.kind;
     this.name = superblock.name;
@@ -154,6 +139,16 @@ export class BlockStore implements ReplicatedStore {
     this.observer = observer;
   }
 
+  get superblock(): Readonly<Superblock> {
+    return this.checkpoints.superblock;
+  }
+  /** Of the volume: it may rise while the store is open. */
+  get sizeBytes(): number {
+    return this.superblock.sizeBytes;
+  }
+  get blocks(): number {
+    return this.superblock.sizeBytes / BLOCK_BYTES;
+  }
   /** The newest epoch that this disk was opened in, or has promised itself to. */
   get epoch(): number {
     return this.checkpoints.superblock.epoch;
@@ -373,7 +368,7 @@ export class BlockStore implements ReplicatedStore {
   // --- read -----------------------------------------------------------------------------------------------------
 
   readBlocks(first: number, count: number, slot: Slot, done: (error: HoldfastError | null, crc: number) => void): void {
-    assert(count >= 1 && count <= slot.pages && first >= 0 && first + count <= this.blocks);
+    assert(count >= 1 && count <= slot.pages && first >= 0 && first + count <= this.capacityBlocks);
     if (this.failure !== null) {
       const error = this.failure;
       return queueMicrotask(() => done(error, 0));
@@ -463,7 +458,7 @@ export class BlockStore implements ReplicatedStore {
   }
 
   /** Writes a superblock with that change, durably, with all that is applied. */
-  async update(change: Pick<SuperblockChange, 'epoch' | 'replica' | 'health' | 'healthReason'>): Promise<void> {
+  async update(change: StoreChange): Promise<void> {
     await this.checkpoints.update(change);
   }
 

@@ -30,6 +30,9 @@ export interface Standing {
 /** Of the replica's fields those that are given; the others stay what they are when it is written. */
 export type SuperblockChange = Partial<Omit<Superblock, 'replica'>> & { replica?: Partial<ReplicaInfo> };
 
+/** What the store's owner may change. */
+export type StoreChange = Pick<SuperblockChange, 'epoch' | 'replica' | 'health' | 'healthReason' | 'sizeBytes'>;
+
 export interface CheckpointsParts {
   files: Files;
   layout: Layout;

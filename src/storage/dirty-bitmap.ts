@@ -87,6 +87,16 @@ export class DirtyBitmap {
     }
   }
 
+  /** Of blocks from there on. */
+  clearFrom(block: number): void {
+    for (const [number, words] of this.pages) {
+      const first = Math.max(block, number * BITS_PER_PAGE);
+      const end = (number + 1) * BITS_PER_PAGE;
+      if (words[COUNT] === 0 || first >= end) continue;
+      for (let at = first; at < end; at++) this.clear(at);
+    }
+  }
+
   /** The first run of set bits at or after `from`, at most `limit` blocks of it; null when there is none. */
   nextRun(from: number, limit: number): Run | null {
     const first = this.nextSet(from);
@@ -108,7 +118,9 @@ export class DirtyBitmap {
 
   setRuns(runs: readonly number[]): void {
     for (let i = 0; i < runs.length; i += 2) {
-      for (let block = runs[i]!; block < runs[i]! + runs[i + 1]!; block++) this.set(block);
+      // Another replica may have room for more.
+      const end = Math.min(runs[i]! + runs[i + 1]!, this.blocks);
+      for (let block = runs[i]!; block < end; block++) this.set(block);
     }
   }
 

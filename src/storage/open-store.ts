@@ -39,6 +39,7 @@ export async function formatStore(files: Files, o: FormatOptions): Promise<void>
   const meta = MetaPages.fresh(files, layout, o.volumeId);
   const superblock: Superblock = {
     ...o,
+    capacityBytes: o.sizeBytes,
     kind: o.kind ?? 'block',
     sequence: 1,
     epoch: 0,
@@ -93,7 +94,7 @@ export interface OpenedStore {
   damagedPages: number;
 }
 
-interface OpenedMeta {
+export interface OpenedMeta {
   superblock: Superblock;
   layout: Layout;
   meta: MetaPages;
@@ -102,8 +103,8 @@ interface OpenedMeta {
 }
 
 /** The superblock in force, with its page map. @throws HoldfastError NOT_A_VOLUME, WRONG_VERSION, DAMAGED */
-async function openMeta(files: Files, o: OpenOptions): Promise<OpenedMeta> {
-  const layoutFor = (s: Superblock): Layout => layoutOf(s.sizeBytes, s.journalBytes);
+export async function openMeta(files: Files, o: { sizes: { meta: number }; where: string }): Promise<OpenedMeta> {
+  const layoutFor = (s: Superblock): Layout => layoutOf(s.capacityBytes, s.journalBytes);
   const found = await readSuperblocks(files, layoutFor, o.sizes.meta);
   const operation = 'open';
   if (found.laterFormat === null) {

@@ -60,7 +60,10 @@ export interface Superblock {
   volumeId: Uint8Array;
   diskId: Uint8Array;
   name: string;
+  /** Of the volume: of a replica what its register says, as far as it was seen here. */
   sizeBytes: number;
+  /** What the files have room for, at least sizeBytes: more while the volume grows. */
+  capacityBytes: number;
   journalBytes: number;
   createdAtMs: number;
   /** The newest epoch this disk was opened or promised in. */
@@ -99,6 +102,8 @@ export const MAX_NAME_BYTES = 128;
 const REASON_AT = 320;
 const REASON_BYTES = 256;
 const LAST_AT = 576;
+/** 0: as the volume's size. */
+const CAPACITY_AT = 592;
 const BITMAPS_AT = 1024;
 const BITMAP_BYTES = 96;
 
@@ -132,6 +137,7 @@ export function encodeSuperblock(s: Superblock): Uint8Array {
   bytes.set(s.replica.registerId, 176);
   putNumber(view, LAST_AT, s.last.epoch);
   putNumber(view, LAST_AT + 8, s.last.seq);
+  putNumber(view, CAPACITY_AT, s.capacityBytes === s.sizeBytes ? 0 : s.capacityBytes);
   putText(bytes, NAME_AT, MAX_NAME_BYTES, s.name);
   putText(bytes, REASON_AT, REASON_BYTES, s.healthReason);
   s.bitmaps.forEach((use, i) => {
@@ -158,6 +164,7 @@ export function decodeSuperblock(bytes: Uint8Array): Superblock | { laterFormat:
     volumeId: bytes.slice(24, 40),
     diskId: bytes.slice(40, 56),
     sizeBytes: getNumber(view, 56),
+    capacityBytes: getNumber(view, CAPACITY_AT) || getNumber(view, 56),
     journalBytes: getNumber(view, 64),
     createdAtMs: getNumber(view, 72),
     epoch: getNumber(view, 80),

@@ -6,15 +6,15 @@
  * folder belongs to one process.
  */
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rm, rmdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, rmdir, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { freeBytes } from '../../native-free/free-space.ts';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { DiskMeter } from '../base/meters.ts';
-import { BLOCK_BYTES, MAX_IO_BLOCKS, MAX_IO_BYTES, MiB, formatBytes } from '../base/units.ts';
+import { BLOCK_BYTES, MiB, formatBytes } from '../base/units.ts';
 import type { BlockStore } from './block-store.ts';
-import type { FileName } from './files.ts';
+import { FILES, type Handles, closeAll, exists, fdsOf, openFiles, syncFolder, writeZeros } from './folder-files.ts';
+import { clearGrowth } from './growth.ts';
 import type { IoPool } from './io-pool.ts';
 import { defaultJournalBytes, layoutOf } from './layout.ts';
 import { type FolderLock, isLockEntry, lockFolder } from './lock.ts';
@@ -23,7 +23,6 @@ import type { Recovered } from './recovery.ts';
 import { RingFiles } from './ring-files.ts';
 import { MAX_NAME_BYTES, type ReplicaInfo, type VolumeKind } from './superblock.ts';
 
-const FILES: readonly FileName[] = ['data', 'journal', 'meta'];
 /** Present while a creation is under way, or after one that was cut off. */
 const MARKER = 'creating';
 /** Kept free on the file system beside the volume itself. */
@@ -105,7 +104,8 @@ export async function createVolume(dir: string, pool: IoPool, options: CreateOpt
         await handle.close();
       }
       if (sparse && file !== 'journal') continue;
-      await writeZeros(path, sizes[file], pool, options.signal, (bytes) => options.progress?.((done += bytes), total));
+      const range = { fromBytes: 0, toBytes: sizes[file] };
+      await writeZeros(path, range, pool, options.signal, (bytes) => options.progress?.((done += bytes), total));
     }
     const handles = await openFiles(where);
     try {
@@ -156,43 +156,6 @@ async function removeFiles(where: string): Promise<void> {
   await syncFolder(where);
 }
 
-/**
- * Writes zeros past the page cache where the file system can: a cache filled by large writes holds large folios, and
- * each later 4 KiB write into one of those was measured to cost the kernel 15 µs more than into a small one.
- */
-async function writeZeros(
-  path: string,
-  bytes: number,
-  pool: IoPool,
-  signal: AbortSignal | undefined,
-  wrote: (bytes: number) => void,
-): Promise<void> {
-  const slot = pool.arena.take(MAX_IO_BLOCKS);
-  if (slot === null) throw new Error('the arena has no room for zeros');
-  let handle = await open(path, constants.O_RDWR | constants.O_DIRECT).catch(() => null);
-  handle ??= await open(path, 'r+');
-  try {
-    const zeros = slot.payload.subarray(0, MAX_IO_BYTES).fill(0);
-    for (let at = 0; at < bytes;) {
-      signal?.throwIfAborted();
-      const count = Math.min(zeros.length, bytes - at);
-      const written = await handle.write(zeros, 0, count, at).catch(async (error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EINVAL') throw error;
-        // Opened, but this file system takes no direct writes after all.
-        await handle!.close();
-        handle = await open(path, 'r+');
-        return handle.write(zeros, 0, count, at);
-      });
-      at += written.bytesWritten;
-      wrote(written.bytesWritten);
-    }
-    await handle.sync();
-  } finally {
-    pool.arena.release(slot);
-    await handle.close();
-  }
-}
-
 export interface OpenVolumeOptions {
   durable?: boolean | undefined;
   /** Called while the journal is replayed, with bytes done. */
@@ -237,6 +200,7 @@ export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeO
     handles = await openFiles(where);
     const opened = handles;
     const held = lock;
+    await clearGrowth(where, pool, opened);
     const sizes = {
       data: (await opened.data.stat()).size,
       journal: (await opened.journal.stat()).size,
@@ -268,41 +232,4 @@ export async function openVolume(dir: string, pool: IoPool, options: OpenVolumeO
       remedy: 'the folder and its files must be readable and writable by this user, and not on a read-only mount',
     });
   }
-}
-
-type Handles = Record<FileName, FileHandle>;
-
-async function openFiles(where: string): Promise<Handles> {
-  const handles: Partial<Handles> = {};
-  try {
-    for (const file of FILES) handles[file] = await open(join(where, file), 'r+');
-  } catch (error) {
-    await closeAll(handles as Handles);
-    throw error;
-  }
-  return handles as Handles;
-}
-
-function fdsOf(handles: Handles): Record<FileName, number> {
-  return { data: handles.data.fd, journal: handles.journal.fd, meta: handles.meta.fd };
-}
-
-async function closeAll(handles: Handles): Promise<void> {
-  for (const file of FILES) await handles[file]?.close();
-}
-
-async function syncFolder(dir: string): Promise<void> {
-  const handle = await open(dir, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }

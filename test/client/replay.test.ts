@@ -225,11 +225,29 @@ on('another volume at the address: every call fails and says so', {}, async (twi
   await volume.read(0, 1).catch((e: Error) => assert.match(e.message, 'another volume'));
 });
 
-on('another size: the same', {}, async (twin, volume) => {
+on('a smaller size: the same', {}, async (twin, volume) => {
   twin.sizeBytes = 4 * MiB;
   twin.drop();
   await rejectsWith('NO_SUCH_VOLUME', () => volume.read(0, 1));
 });
+
+on(
+  'a larger size is that of a volume that has grown: seen when asked for, or at the next connection',
+  {},
+  async (twin, volume) => {
+    assert.is(volume.sizeBytes, 8 * MiB);
+    twin.sizeBytes = 16 * MiB;
+    await rejectsWith('OUT_OF_RANGE', () => volume.read(8 * MiB, 1));
+    assert.is((await volume.info()).sizeBytes, 16 * MiB);
+    assert.is(volume.sizeBytes, 16 * MiB);
+    twin.sizeBytes = 24 * MiB;
+    await volume.write(0, block(1));
+    assert.is(volume.sizeBytes, 16 * MiB, 'nobody has told it');
+    twin.drop();
+    sameBytes(await volume.read(0, 4096), block(1));
+    assert.is(volume.sizeBytes, 24 * MiB);
+  },
+);
 
 on(
   'no server for retryMs: mutations are unknown, reads unreachable, later calls try again',

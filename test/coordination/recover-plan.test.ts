@@ -11,6 +11,7 @@ const replica = (changes: Partial<ReplicaStatus>): ReplicaStatus => ({
   dir: '/v',
   kind: 'block',
   sizeBytes: 1 << 20,
+  capacityBytes: 1 << 20,
   role: 'idle',
   serving: false,
   state: 'in-sync',

@@ -28,6 +28,8 @@ export interface TestClusterOptions {
   tls?: ((name: string) => string[]) | undefined;
   /** Arguments of every node. */
   args?: string[] | undefined;
+  /** Words before the command of each node, such as those that give it another view of the file system. */
+  on?: ((name: string) => string[]) | undefined;
   /** Done with the etcd before there is a node. */
   prepare?: ((etcd: EtcdCluster) => void | Promise<void>) | undefined;
 }
@@ -56,9 +58,11 @@ export class TestCluster {
 
   private readonly hosts: Hosts | null;
   private readonly tls: ((name: string) => string[]) | null;
+  private readonly on: (name: string) => string[];
 
-  private constructor({ env, hosts, tls }: TestClusterOptions) {
+  private constructor({ env, hosts, tls, on }: TestClusterOptions) {
     this.tls = tls ?? null;
+    this.on = on ?? (() => []);
     this.env = { ...env };
     this.hosts = hosts ?? null;
   }
@@ -106,7 +110,7 @@ export class TestCluster {
     const slot = this.slot(name);
     assert.is(slot.running, null, `${name} runs already`);
     const env = { HOLDFAST_LOG_LEVEL: 'info', ...this.env, ...slot.env };
-    slot.running = await launch([...slot.args, ...more], env, this.hosts?.on(name));
+    slot.running = await launch([...slot.args, ...more], env, this.hosts?.on(name) ?? this.on(name));
   }
 
   /** @returns its exit code */

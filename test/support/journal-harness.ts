@@ -111,6 +111,7 @@ export function superblockAt(tail: JournalTail, headBatchNo = tail.batchNo - 1):
     diskId: DISK_ID,
     name: 'j',
     sizeBytes: LAYOUT.sizeBytes,
+    capacityBytes: LAYOUT.sizeBytes,
     journalBytes: LAYOUT.journalBytes,
     createdAtMs: 0,
     epoch: 1,
