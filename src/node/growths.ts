@@ -41,11 +41,16 @@ export class Growths {
     const volumeId = idField(fields, 'volumeId');
     const toBytes = sizeField(fields, 'sizeBytes');
     const action = choiceField(fields, 'action', ['prepare', 'switch', 'abandon']);
-    const growth = this.growths.get(volumeId) ?? null;
+    let growth = this.growths.get(volumeId) ?? null;
     const error = growth?.error ?? null;
     if (error !== null) {
       this.growths.delete(volumeId);
       if (action !== 'abandon') throw error;
+    }
+    // Whoever wanted that has not gone on with it.
+    if (growth?.phase === 'prepared' && growth.toBytes !== toBytes && action === 'prepare') {
+      await this.end(volumeId);
+      growth = this.growths.get(volumeId) ?? null;
     }
     if (action === 'abandon') {
       await this.end(volumeId);

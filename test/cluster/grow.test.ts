@@ -8,7 +8,9 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Volume } from '../../src/client/index.ts';
+import { admin } from '../../src/client/admin.ts';
 import { connect } from '../../src/client/index.ts';
+import { ClientNbdDevice } from '../../src/gateway/client-nbd-device.ts';
 import { nodeStatus } from '../../src/cli/cluster.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { Random } from '../support/random.ts';
@@ -96,6 +98,11 @@ test('while a client writes; a node is killed in the middle, and the command is 
   ]);
   assert.ok(writer.writes > before, 'the writer went on');
   assert.is(volume.sizeBytes, 16 * MiB, 'nobody has told it yet');
+  // A gateway asks before each handshake.
+  const gateway = new ClientNbdDevice(volume, false);
+  assert.is(gateway.export.sizeBytes, 16 * MiB);
+  await gateway.refresh();
+  assert.is(gateway.export.sizeBytes, 48 * MiB);
   assert.is((await volume.info()).sizeBytes, 48 * MiB);
   assert.is(volume.sizeBytes, 48 * MiB);
   assert.ok(
@@ -129,6 +136,12 @@ test('while a client writes; a node is killed in the middle, and the command is 
   const left = ['growing', 'meta.grown'].filter((name) => readdirSync(folder(cluster, victim)).includes(name));
   assert.equal(left, [], 'its opening has cleared away what was left');
   assert.is(statSync(join(folder(cluster, victim), 'data')).size, 48 * MiB);
+  // What a command that was killed has left prepared is in nobody's way.
+  const { volumeId } = (await cluster.status()).volumes[0]!;
+  const request = { op: 'grow-replica', volumeId, sizeBytes: 64 * MiB, action: 'prepare' };
+  let state: unknown = '';
+  while (state !== 'prepared') ({ state } = await admin(cluster.slot(victim).address, request));
+  assert.is(statSync(join(folder(cluster, victim), 'data')).size, 64 * MiB);
   const events = (await cluster.must('volume', 'grow', 'disk', '--size', '128MiB', '--json')).trim().split('\n');
   const last = JSON.parse(events.at(-1)!) as object;
   assert.equal(last, { event: 'grown', fromBytes: 48 * MiB, sizeBytes: 128 * MiB, volume: 'disk' });
