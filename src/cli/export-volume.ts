@@ -75,6 +75,8 @@ const isSame = (a: Point, b: Point): boolean =>
 
 export class VolumeExport {
   private readonly volume: Volume;
+  /** When the copy begins: one that grows meanwhile is another thing. */
+  private readonly sizeBytes: number;
   private readonly writer: BackupWriter;
   private readonly o: ExportOptions;
   private readonly temporary = `export-${randomBytes(4).toString('hex')}`;
@@ -85,6 +87,7 @@ export class VolumeExport {
 
   constructor(volume: Volume, writer: BackupWriter, options: ExportOptions) {
     this.volume = volume;
+    this.sizeBytes = volume.sizeBytes;
     this.writer = writer;
     this.o = options;
   }
@@ -118,7 +121,7 @@ export class VolumeExport {
       format: FORMAT,
       volumeId: Buffer.from(volume.volumeId).toString('hex'),
       volume: volume.name,
-      sizeBytes: volume.sizeBytes,
+      sizeBytes: this.sizeBytes,
       blockBytes: volume.blockBytes,
       since,
       marks: (await this.marks()).filter(({ name }) => !this.temporaries.has(name)),
@@ -200,8 +203,8 @@ export class VolumeExport {
   private async point(): Promise<Point> {
     const { volume, o } = this;
     const { position, sizeBytes } = await volume.info({ signal: o.signal });
-    if (sizeBytes !== volume.sizeBytes) {
-      const detail = `it has ${sizeBytes} bytes now, and had ${volume.sizeBytes} when the copy began`;
+    if (sizeBytes !== this.sizeBytes) {
+      const detail = `it has ${sizeBytes} bytes now, and had ${this.sizeBytes} when the copy began`;
       throw new HoldfastError('BUSY', { operation: 'export', volume: volume.name, detail, remedy: 'export it again' });
     }
     return { position, outages: o.outages() };
@@ -214,7 +217,7 @@ export class VolumeExport {
       const { firstBlock, bytes } = ahead.shift()!;
       const { buffer, byteOffset, length } = await bytes;
       await writer.blocks(firstBlock, Buffer.from(buffer, byteOffset, length));
-      o.progress(this.passes, firstBlock * BLOCK_BYTES + length, volume.sizeBytes);
+      o.progress(this.passes, firstBlock * BLOCK_BYTES + length, this.sizeBytes);
     };
     for await (const { firstBlock, blockCount } of runs) {
       if (ahead.length >= AHEAD) await takeOne();
@@ -229,8 +232,8 @@ export class VolumeExport {
   /** What is not a hole. */
   private async *written(): AsyncGenerator<Run> {
     const { volume, o } = this;
-    for (let at = 0; at < volume.sizeBytes;) {
-      const extents = await volume.extents(at, volume.sizeBytes - at, { signal: o.signal });
+    for (let at = 0; at < this.sizeBytes;) {
+      const extents = await volume.extents(at, this.sizeBytes - at, { signal: o.signal });
       for (const { offsetBytes, lengthBytes, kind } of extents) {
         if (kind === 'data') yield* cut(offsetBytes, lengthBytes);
         at = offsetBytes + lengthBytes;
@@ -240,8 +243,8 @@ export class VolumeExport {
 
   private async *changed(mark: string): AsyncGenerator<Run> {
     const { volume, o } = this;
-    for (let at = 0; at < volume.sizeBytes;) {
-      const found = await volume.changes(mark, at, volume.sizeBytes - at, { signal: o.signal });
+    for (let at = 0; at < this.sizeBytes;) {
+      const found = await volume.changes(mark, at, this.sizeBytes - at, { signal: o.signal });
       for (const { offsetBytes, lengthBytes, changed } of found) {
         if (changed) yield* cut(offsetBytes, lengthBytes);
         at = offsetBytes + lengthBytes;
@@ -260,7 +263,7 @@ export class VolumeExport {
   private async dirtyBytes(mark: string): Promise<number> {
     const marks = await this.volume.marks({ signal: this.o.signal });
     const dirtyBlocks = marks.find(({ name }) => name === mark)?.dirtyBlocks;
-    return dirtyBlocks === undefined ? this.volume.sizeBytes : dirtyBlocks * BLOCK_BYTES;
+    return dirtyBlocks === undefined ? this.sizeBytes : dirtyBlocks * BLOCK_BYTES;
   }
 
   private async markNamed(name: string): Promise<BackupMark> {

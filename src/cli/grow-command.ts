@@ -67,8 +67,8 @@ export function addGrowCommand(
     const toBytes = parseSize(flags.size);
     const fromBytes = await withPool((pool) => growFolder(what, toBytes, pool));
     if (flags.json) return printJson({ event: 'grown', folder: what, fromBytes, sizeBytes: toBytes });
-    const text = fromBytes === toBytes ? 'has that size already' : `has grown from ${formatBytes(fromBytes)}`;
-    process.stdout.write(`${what} ${text}: ${formatBytes(toBytes)}\n`);
+    const text = fromBytes === toBytes ? 'has that size already:' : `has grown from ${formatBytes(fromBytes)} to`;
+    process.stdout.write(`${what} ${text} ${formatBytes(toBytes)}\n`);
   };
   addCoordinatorOption(volume.command('grow <dir-or-name>'))
     .description('make a volume larger: of a cluster, while clients go on; in a folder, while nobody has it open')

@@ -26,6 +26,7 @@ export const KINDS = [
   'not-hosted',
   'block-repaired',
   'scrub-finished',
+  'volume-grown',
 ] as const;
 export type Kind = (typeof KINDS)[number];
 
@@ -110,6 +111,11 @@ const TOLD: Record<string, (fields: Fields) => Told | null> = {
     kind: 'scrub-finished',
     text: `all ${blocks} blocks were read, ${foundBlocks} of them had rotted`,
     fields: { passes, blocks, foundBlocks, tookMs },
+  }),
+  'the volume has grown': ({ fromBytes, toBytes }) => ({
+    kind: 'volume-grown',
+    text: `it has ${toBytes} bytes, and had ${fromBytes}`,
+    fields: { fromBytes, toBytes },
   }),
 };
 
