@@ -102,6 +102,7 @@ export function coordinatorContract(name: string, open: () => Coordinator, done:
     const { register } = await a.compareAndSet(1, next(first, { epoch: 3, primary: 'a' }));
     for (const wrong of [
       { epoch: 2 },
+      { sizeBytes: first.sizeBytes - 4096 },
       { primary: 'b' },
       { volume: `${first.volume}-renamed` },
       { epoch: 4, primary: 'c' },

@@ -51,6 +51,12 @@ test('equal disks are all in sync, in an epoch above theirs', () => {
   assert.equal(risks, []);
 });
 
+test('the larger size counts: who was away when the volume grew has not heard of it', () => {
+  const grown = { sizeBytes: 2 << 20, capacityBytes: 2 << 20 };
+  assert.is(planRecovery([on('a'), on('b', grown)]).sizeBytes, 2 << 20);
+  assert.is(planRecovery([on('a', grown), on('b')]).sizeBytes, 2 << 20);
+});
+
 test('the log that reaches farther counts, by number and not by its letters', () => {
   assert.equal(planRecovery([on('a', { last: '5.9' }), on('b')]).inSync, ['b']);
   assert.equal(planRecovery([on('a', { last: '5.10' }), on('b', { last: '4.99' })]).inSync, ['a']);

@@ -56,6 +56,30 @@ bitmaps('does what a set does', () => {
   );
 });
 
+bitmaps('what lies behind a block is cleared, and nothing else; runs of a larger one end at the last block', () => {
+  fc.assert(
+    fc.property(fc.array(block, { maxLength: 40 }), block, (blocks, from) => {
+      const bitmap = new DirtyBitmap(BLOCKS);
+      for (const b of blocks) bitmap.set(b);
+      bitmap.changed.take();
+      bitmap.clearFrom(from);
+      const left = new Set(blocks.filter((b) => b < from));
+      assert.is(bitmap.count, left.size);
+      for (const b of blocks) assert.is(bitmap.has(b), left.has(b));
+      const gone = blocks.filter((b) => b >= from).map((b) => Math.floor(b / BITS_PER_PAGE));
+      assert.equal(
+        bitmap.changed.take(),
+        [...new Set(gone)].sort((a, b) => a - b),
+      );
+    }),
+    { numRuns: 150 },
+  );
+  const bitmap = new DirtyBitmap(BLOCKS);
+  bitmap.setRuns([BLOCKS - 2, 10, BLOCKS + 5, 3]);
+  assert.equal(bitmap.runs(), [BLOCKS - 2, 2]);
+  assert.is(bitmap.count, 2);
+});
+
 bitmaps('walking by runs meets every bit once, across empty pages', () => {
   fc.assert(
     fc.property(fc.uniqueArray(block, { maxLength: 200 }), fc.integer({ min: 1, max: 50 }), (set, limit) => {
