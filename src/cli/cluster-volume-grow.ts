@@ -12,6 +12,7 @@ import { admin } from '../client/admin.ts';
 import type { Coordinator, Member, Register } from '../coordination/register.ts';
 import type { ReplicaStatus } from '../node/hosted-volume.ts';
 import { smaller } from '../storage/growth.ts';
+import { layoutOf } from '../storage/layout.ts';
 import { changeRegister, clientAddressOf, nodeStatus, pause, registerOf, withCoordinator } from './cluster.ts';
 import { lookAt } from './cluster-status.ts';
 import { Progress, printJson } from './output.ts';
@@ -278,6 +279,8 @@ async function untilServed(where: Where): Promise<void> {
 
 export async function growInCluster(name: string, flags: GrowFlags): Promise<void> {
   const toBytes = parseSize(flags.size);
+  // A size that no volume can have is refused before anybody is asked.
+  layoutOf(toBytes);
   const abort = new AbortController();
   const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation: OPERATION, volume: name }));
   await withCoordinator(flags, async (coordinator) => {

@@ -4,6 +4,7 @@
  * Guarantees: a line that is not named here is no happening; what is noted has the kinds of KINDS, so that metrics can count
  * them.
  */
+import { formatBytes } from '../base/units.ts';
 import { FailoverWatch } from './failover-phases.ts';
 import type { Timeline } from './timeline.ts';
 
@@ -114,7 +115,7 @@ const TOLD: Record<string, (fields: Fields) => Told | null> = {
   }),
   'the volume has grown': ({ fromBytes, toBytes }) => ({
     kind: 'volume-grown',
-    text: `it has ${toBytes} bytes, and had ${fromBytes}`,
+    text: `it has grown from ${formatBytes(Number(fromBytes))} to ${formatBytes(Number(toBytes))}`,
     fields: { fromBytes, toBytes },
   }),
 };

@@ -66,6 +66,12 @@ async function assertContent(volume: Volume, writer: Writer, what: string): Prom
   assert.ok(writer.content.equals(await volume.read(0, writer.content.length)), what);
 }
 
+/** Why it is refused. */
+async function code(cluster: TestCluster, size: string): Promise<string> {
+  const { stdout } = await cluster.cli('volume', 'grow', 'disk', '--size', size, '--json');
+  return (JSON.parse(stdout) as { error: { code: string } }).error.code;
+}
+
 /** Kills a node as soon as its disk is being enlarged. @returns what the command says */
 async function growAndKill(cluster: TestCluster, victim: string, size: string): Promise<string> {
   const marker = join(folder(cluster, victim), 'growing');
@@ -121,6 +127,7 @@ test('while a client writes; a node is killed in the middle, and the command is 
   const less = await cluster.cli('volume', 'grow', 'disk', '--size', '32MiB');
   assert.is(less.code, 1);
   assert.match(less.stderr, /volumes do not shrink/);
+  assert.is(await code(cluster, '17TiB'), 'TOO_LARGE');
 
   // --- a node dies while its disk is being enlarged ---
   const victim = await cluster.primary('disk');
