@@ -308,7 +308,10 @@ export async function growInCluster(name: string, flags: GrowFlags): Promise<voi
     if (register.sizeBytes < toBytes) await raise(where, register);
     await untilServed(where);
     const fields = { event: 'grown', fromBytes: sizeBytes, sizeBytes: toBytes };
-    const on = register.members.map(({ node }) => node).join(', ');
+    const on = register.members
+      .map(({ node }) => node)
+      .sort()
+      .join(', ');
     const text =
       sizeBytes === toBytes
         ? `${name} has ${formatBytes(toBytes)}, and so has each replica: ${on}`

@@ -68,7 +68,8 @@ export class FailoverWatch {
     if (attempt === undefined || attempt.was === '' || attempt.was === this.node) return null;
     const { was, heardAtMs, soughtAtMs, wonAtMs } = attempt;
     const end = this.ends.get(`${volume} ${was}`);
-    const known = end !== undefined && end.atMs <= soughtAtMs && (heardAtMs === null || end.atMs >= heardAtMs);
+    const known =
+      end !== undefined && end.atMs <= soughtAtMs && (heardAtMs === null || end.atMs >= heardAtMs - CLOCKS_APART_MS);
     const lostAtMs = known ? end.atMs : heardAtMs;
     const span = (from: number | null, to: number | null): number | null =>
       from === null || to === null ? null : Math.max(0, Math.round(to - from));
@@ -88,3 +89,5 @@ export class FailoverWatch {
 }
 
 const SAME_END_MS = 50;
+/** The silence is of a clock that does not count what the process slept through: by so much it may seem shorter. */
+const CLOCKS_APART_MS = 250;
