@@ -69,7 +69,7 @@ export class FailoverWatch {
     const { was, heardAtMs, soughtAtMs, wonAtMs } = attempt;
     const end = this.ends.get(`${volume} ${was}`);
     const known =
-      end !== undefined && end.atMs <= soughtAtMs && (heardAtMs === null || end.atMs >= heardAtMs - CLOCKS_APART_MS);
+      end !== undefined && end.atMs <= soughtAtMs && (heardAtMs === null || end.atMs >= heardAtMs - READ_BEHIND_MS);
     const lostAtMs = known ? end.atMs : heardAtMs;
     const span = (from: number | null, to: number | null): number | null =>
       from === null || to === null ? null : Math.max(0, Math.round(to - from));
@@ -89,5 +89,5 @@ export class FailoverWatch {
 }
 
 const SAME_END_MS = 50;
-/** The silence is of a clock that does not count what the process slept through: by so much it may seem shorter. */
-const CLOCKS_APART_MS = 250;
+/** The silence is told in whole milliseconds, and words that came before the end may be read behind it. */
+const READ_BEHIND_MS = 100;
