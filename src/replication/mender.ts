@@ -70,20 +70,7 @@ export class Mender {
     const slot: Slot | null = arena.take(1);
     if (slot === null) return false;
     copyBytes(slot.payload, 0, payload);
-    const record: LogRecord = {
-      kind: RECORD_KINDS.REPAIR,
-      epoch: 0,
-      seq: 0,
-      commitEpoch: 0,
-      commitSeq: 0,
-      session: 0n,
-      request: 0,
-      firstBlock: block,
-      blockCount: 1,
-      slot,
-      payloadCrc: crcBlocks(slot.payload.subarray(0, BLOCK_BYTES), slot.crcs, 0),
-      users: 1,
-    };
+    const record = repairOf(block, slot);
     this.o.unapplied(1);
     // Held until it is durable.
     const operation = lock.write(block, 1, record, () => this.apply(record, operation));
@@ -124,4 +111,22 @@ export class Mender {
     this.records.clear();
     for (const operation of held) this.o.lock.unhold(operation);
   }
+}
+
+/** The record that puts one block, which lies in the slot, whatever was there. It has no position: it concerns this disk only. */
+export function repairOf(block: number, slot: Slot): LogRecord {
+  return {
+    kind: RECORD_KINDS.REPAIR,
+    epoch: 0,
+    seq: 0,
+    commitEpoch: 0,
+    commitSeq: 0,
+    session: 0n,
+    request: 0,
+    firstBlock: block,
+    blockCount: 1,
+    slot,
+    payloadCrc: crcBlocks(slot.payload.subarray(0, BLOCK_BYTES), slot.crcs, 0),
+    users: 1,
+  };
 }

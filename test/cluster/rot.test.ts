@@ -1,11 +1,11 @@
 /** A byte that changes on a disk under a running volume of two nodes: no reader sees it, and it is mended on the disk. */
 // deadline: 120 s
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { admin } from '../../src/client/admin.ts';
 import { connect } from '../../src/client/index.ts';
+import { byteAt } from '../support/byte-at.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -14,15 +14,6 @@ const BLOCK = 4096;
 const BLOCKS = 256;
 
 const fill = (block: number): Buffer => Buffer.alloc(BLOCK, (block % 251) + 1);
-
-function byteAt(file: string, offset: number, put?: number): number {
-  const fd = openSync(file, 'r+');
-  const one = Buffer.alloc(1);
-  if (put === undefined) readSync(fd, one, 0, 1, offset);
-  else writeSync(fd, Buffer.of(put), 0, 1, offset);
-  closeSync(fd);
-  return one[0]!;
-}
 
 for (const reads of ['primary', 'any'] as const) {
   test(`on either replica, with readers of ${reads}`, async () => {

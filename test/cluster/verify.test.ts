@@ -2,11 +2,9 @@
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
-import { crcBlocks } from '../../src/base/checksum.ts';
 import { connect } from '../../src/client/index.ts';
-import type { LogRecord } from '../../src/replication/store.ts';
+import { repairOf } from '../../src/replication/mender.ts';
 import { IoPool } from '../../src/storage/io-pool.ts';
-import { RECORD_KINDS } from '../../src/storage/record.ts';
 import { openVolume } from '../../src/storage/volume-folder.ts';
 import { TestCluster } from '../support/cluster.ts';
 
@@ -39,17 +37,7 @@ async function falsify(dir: string, block: number): Promise<void> {
   const { store } = open;
   const slot = pool.arena.take(1)!;
   slot.payload.fill(0x77, 0, BLOCK);
-  const payloadCrc = crcBlocks(slot.payload.subarray(0, BLOCK), slot.crcs, 0);
-  const position = { epoch: 0, seq: 0, commitEpoch: 0, commitSeq: 0, session: 0n, request: 0 };
-  const record: LogRecord = {
-    ...position,
-    kind: RECORD_KINDS.REPAIR,
-    firstBlock: block,
-    blockCount: 1,
-    slot,
-    payloadCrc,
-    users: 1,
-  };
+  const record = repairOf(block, slot);
   await new Promise<void>((resolve) => {
     store.listen({
       durable: () => {},

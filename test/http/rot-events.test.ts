@@ -1,10 +1,10 @@
 /** A byte that rots is told as an event and as a metric when it is mended, and so is the end of the scrub that found it. */
 // deadline: 120 s
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { connect } from '../../src/client/index.ts';
+import { byteAt } from '../support/byte-at.ts';
 import { EventStream } from '../support/event-stream.ts';
 import { HttpCluster } from '../support/http-cluster.ts';
 import { until } from '../support/until.ts';
@@ -13,15 +13,6 @@ const test = suite('events of rot');
 const BLOCK = 4096;
 const BLOCKS = 16;
 const ROTTEN = 3;
-
-function byteAt(file: string, offset: number, put?: number): number {
-  const fd = openSync(file, 'r+');
-  const one = Buffer.alloc(1);
-  if (put === undefined) readSync(fd, one, 0, 1, offset);
-  else writeSync(fd, Buffer.of(put), 0, 1, offset);
-  closeSync(fd);
-  return one[0]!;
-}
 
 test('what is mended is told, on the node whose disk it was', async () => {
   // A pass in about two seconds.

@@ -1,11 +1,9 @@
 /** Replicas compared while clients write: no false alarm, nothing left out, and a difference is found. */
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
-import { crcBlocks } from '../../src/base/checksum.ts';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { Comparison, type ComparisonProgress } from '../../src/replication/comparison.ts';
-import type { LogRecord } from '../../src/replication/store.ts';
-import { RECORD_KINDS } from '../../src/storage/record.ts';
+import { repairOf } from '../../src/replication/mender.ts';
 import type { SimNode } from '../simulation/sim-node.ts';
 import { BLOCKS, type Group, group, onDisk, repaired, rot, until, write } from '../support/sim-group.ts';
 
@@ -53,20 +51,7 @@ function keepWriting(all: Group, seed: number): () => Promise<number> {
 async function falsify({ world }: Group, node: SimNode, block: number, value: number): Promise<void> {
   const slot = node.disk!.arena.take(1)!;
   slot.payload.fill(value, 0, BLOCK_BYTES);
-  const record: LogRecord = {
-    kind: RECORD_KINDS.REPAIR,
-    epoch: 0,
-    seq: 0,
-    commitEpoch: 0,
-    commitSeq: 0,
-    session: 0n,
-    request: 0,
-    firstBlock: block,
-    blockCount: 1,
-    slot,
-    payloadCrc: crcBlocks(slot.payload.subarray(0, BLOCK_BYTES), slot.crcs, 0),
-    users: 1,
-  };
+  const record = repairOf(block, slot);
   node.store!.append(record);
   await world.run(world.nowMs + 50);
   let applied = false;
