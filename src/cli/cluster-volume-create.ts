@@ -14,7 +14,7 @@ import type { Coordinator, Member, Register, SeenNode } from '../coordination/re
 import { checkVolumeName } from '../storage/volume-folder.ts';
 import { byCli, deleteReplicas, makeReplica, urlOf, withCoordinator } from './cluster.ts';
 import { type MemberView, lookAt } from './cluster-status.ts';
-import { Progress, printJson } from './output.ts';
+import { Progress, endQuietlyWithoutReader, printJson } from './output.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
 
 export interface ReplicatedCreateFlags {
@@ -102,12 +102,16 @@ export async function createReplicated(name: string, flags: ReplicatedCreateFlag
     }
     const register = await make(coordinator, name, chosen, flags);
     const served = flags.wait && (await isServed(coordinator, register.volumeId));
+    endQuietlyWithoutReader();
     if (flags.json) printJson({ event: 'created', register, served });
     else {
-      const on = register.members.map(({ node }) => node).join(', ');
-      process.stdout.write(`created ${name} (${formatBytes(register.sizeBytes)}) on ${on}\n`);
-      const servers = register.members.map(({ clientAddress }) => clientAddress).join(',');
-      process.stdout.write(`  ${urlOf(servers, name)}\n`);
+      // By name: they were chosen by their free space, which says nothing later.
+      const members = register.members.toSorted((a, b) => (a.node < b.node ? -1 : 1));
+      const on = members.map(({ node }) => node).join(', ');
+      const servers = members.map(({ clientAddress }) => clientAddress).join(',');
+      process.stdout.write(
+        `created ${name} (${formatBytes(register.sizeBytes)}) on ${on}\n  ${urlOf(servers, name)}\n`,
+      );
       if (flags.wait && !served) {
         process.stderr.write(`nobody serves it yet, after ${WAIT_MS / 1000} s: look at: holdfast status\n`);
       }

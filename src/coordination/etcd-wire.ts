@@ -91,6 +91,11 @@ export function judgeEtcd(reply: HttpReply): Verdict {
   return code !== UNAVAILABLE && (definite.includes(code) || reply.status < 500) ? 'answer' : 'unknown';
 }
 
+/** etcd 3.4 that has a config file leaves its JSON gateway off, and then knows none of these paths. */
+function isGatewayOff({ status, body }: HttpReply): boolean {
+  return status === 404 && (body === null || typeof body !== 'object');
+}
+
 /** @throws HoldfastError ACCESS, NO_SPACE, IO_ERROR unless the reply is good */
 export function refuseErrors(reply: HttpReply, operation: string): Record<string, unknown> {
   if (reply.status === 200) return objectOf(reply.body, operation);
@@ -102,8 +107,9 @@ export function refuseErrors(reply: HttpReply, operation: string): Record<string
   throw new HoldfastError(found, {
     operation,
     detail: `etcd: ${message} (HTTP ${reply.status})`,
-    remedy:
-      found === 'ACCESS'
+    remedy: isGatewayOff(reply)
+      ? 'start etcd with its JSON gateway: enable-grpc-gateway: true in its config file, or --enable-grpc-gateway'
+      : found === 'ACCESS'
         ? "give the name and password of an etcd user whose role may read and write the keys under Holdfast's prefix"
         : found === 'NO_SPACE'
           ? 'compact and defragment etcd, then: etcdctl alarm disarm'
