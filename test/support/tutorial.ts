@@ -3,7 +3,8 @@
  * behind, and what they print compared with what the page shows.
  *
  * A block is run if its fence is ```` ```console ````. A line `$ COMMAND` is typed on the only machine, `a$ COMMAND` on machine a;
- * it goes on behind a `\` at its end, and to the end of a here-document. What follows is its output, where `...` stands for any lines.
+ * `each$ COMMAND` on each machine, one after another, and each must print what is shown;
+ * it goes on behind a `\` at its end, and to the end of a here-document or a function. What follows is its output, where `...` stands for any lines.
  * A command must end with code 0, unless the next one is `echo $?`. A block ```` ```console no-test: REASON ```` is only named.
  *
  * What is compared: all but what is another one each time (`stable` below says what that is), and the width of columns.
@@ -19,6 +20,8 @@ const PATIENCE_MS = 30_000;
 const PROMPT = /^(?:([a-z]+))?\$ (.*)$/;
 const LEFT_OUT = /^\s*\.\.\.$/;
 const END = '\u001e';
+const EACH = 'each';
+const ENDED = 'it ended with';
 /** What bash says of a job that was killed: at a terminal it says so in other words, and at another time. */
 const OF_JOBS = /^bash: line \d+: +\d+ (?:Killed|Terminated) /;
 /** Is there only if something takes long enough. */
@@ -42,10 +45,11 @@ export interface Page {
   left: Array<{ line: number; reason: string }>;
 }
 
-/** Whether lines of a here-document, or behind a backslash, are still to come. */
+/** Whether lines of a here-document or a function, or behind a backslash, are still to come. */
 function isOpen(text: string): boolean {
+  if (/^\w+\(\) \{/.test(text)) return !text.endsWith('\n}');
   if (text.endsWith('\\')) return true;
-  const word = /<<-?\s*'?(\w+)'?/.exec(text)?.[1];
+  const word = /(?<!<)<<-?\s*'?([A-Z]+)'?/.exec(text)?.[1];
   return word !== undefined && !text.split('\n').slice(1).includes(word);
 }
 
@@ -81,11 +85,11 @@ export function pageOf(markdown: string): Page {
 const CHANGING: ReadonlyArray<readonly [RegExp, string]> = [
   [/\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?Z?/g, 'DATE'],
   [/\b\d\d:\d\d:\d\d(?:\.\d+)?\b/g, 'CLOCK'],
-  [/\b[0-9a-f]{32,}\b/g, 'HEX'],
+  [/\b[0-9a-f]{13,}\b/g, 'HEX'],
   // As qemu-io writes it.
   [/\b\d+(?:\.\d+)? (?:[KMGT]i)?B\/sec and \d+(?:\.\d+)? ops\/sec/g, 'RATES'],
   [/\b\d+(?:\.\d+)? (?:B|[KMGT]iB)\/s/g, 'RATE'],
-  [/\b\d+(?:\.\d+)? (?:µs|ms|s|min)\b/g, 'TIME'],
+  [/\b\d+(?:\.\d+)? ?(?:µs|ms|s|min)\b/g, 'TIME'],
   // Whole sizes are what somebody asked for; these are what came of it.
   [/\b\d+\.\d+ ?[KMGT]iB\b/g, 'SIZE'],
   [/\bpid \d+/g, 'pid PID'],
@@ -124,39 +128,38 @@ class Shell {
   private printed = '';
   private look = (): void => {};
 
-  constructor(folder: string, env: NodeJS.ProcessEnv) {
+  constructor(folder: string, env: NodeJS.ProcessEnv, on: readonly string[]) {
     this.folder = folder;
-    this.child = spawn('bash', ['--noprofile', '--norc'], { cwd: folder, env, stdio: 'pipe' });
+    const [command, ...rest] = [...on, 'bash', '--noprofile', '--norc'];
+    this.child = spawn(command!, rest, { cwd: folder, env, stdio: 'pipe' });
     for (const stream of [this.child.stdout!, this.child.stderr!]) {
       stream.setEncoding('utf8').on('data', (chunk: string) => {
         this.printed += chunk;
         this.look();
       });
     }
+    this.child.once('exit', () => this.look());
     process.once('exit', () => this.kill());
   }
 
-  /** @returns what it printed, line by line, and its exit code */
-  async type(text: string): Promise<{ code: number; lines: string[] }> {
+  /** @returns what it printed, line by line, and its exit code, or why there is none */
+  async type(text: string): Promise<{ code: string; lines: string[] }> {
     this.printed = '';
-    const ended = new Promise<void>((resolve, reject) => {
-      const late = setTimeout(
-        () => reject(new Error(`not done after ${PATIENCE_MS / 1000} s: ${text}\n${this.printed}`)),
-        PATIENCE_MS,
-      );
+    const ended = new Promise<string>((resolve) => {
+      const late = setTimeout(() => resolve(`not done after ${PATIENCE_MS / 1000} s`), PATIENCE_MS);
       this.look = () => {
-        if (!this.printed.endsWith(`${END}\n`)) return;
+        if (!this.printed.endsWith(`${END}\n`) && this.child.exitCode === null) return;
         clearTimeout(late);
-        resolve();
+        resolve('the shell has ended');
       };
     });
     // In braces, not in a subshell: variables and $! are for the next one, as is $?.
     const before = `(exit \${__code:-0})\n{ ${text}\n} < /dev/null 2>&1; __code=$?\n`;
     this.child.stdin!.write(`${before}printf '${END}%s${END}\\n' $__code\n`);
-    await ended;
-    const [output, code] = this.printed.split(END) as [string, string];
+    const why = await ended;
+    const [output, code = why] = this.printed.split(END) as [string, string?];
     const lines = output === '' ? [] : output.replace(/\n$/, '').split('\n');
-    return { code: Number(code), lines: lines.filter((line) => !OF_JOBS.test(line) && !BAR.test(line)) };
+    return { code, lines: lines.filter((line) => !OF_JOBS.test(line) && !BAR.test(line)) };
   }
 
   /** Commands of the processes that it has started and that go on. */
@@ -201,15 +204,19 @@ export function toolsMissing(tools: readonly string[]): string | null {
 }
 
 export interface Scene {
+  /** Commands that stand in for others, such as scp between machines that are folders: name and script. */
+  tools?: Readonly<Record<string, string>>;
   /** Of the page, from the root of the repository. */
   path: string;
   /** What stands on the page, and what is typed in its place; `folder` is the machine's. */
   places: (machine: string, folder: string) => ReadonlyArray<readonly [string, string]>;
   env?: NodeJS.ProcessEnv;
+  /** Words before the machine's shell, such as those that let it run on a host of its own. */
+  on?: (machine: string) => readonly string[];
 }
 
 /** @returns what is wrong, in words; all commands are run, unless one of them fails */
-export async function play({ path, places, env }: Scene): Promise<string[]> {
+export async function play({ path, places, on = () => [], env, tools = {} }: Scene): Promise<string[]> {
   const file = join(import.meta.dirname, '../../..', path);
   const markdown = readFileSync(file, 'utf8');
   const page = pageOf(markdown);
@@ -217,39 +224,54 @@ export async function play({ path, places, env }: Scene): Promise<string[]> {
   const root = temporaryFolder();
   const bin = join(root, 'bin');
   mkdirSync(bin);
-  writeFileSync(join(bin, 'holdfast'), `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`);
-  chmodSync(join(bin, 'holdfast'), 0o755);
+  const scripts = { holdfast: `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`, ...tools };
+  for (const [name, script] of Object.entries(scripts)) {
+    writeFileSync(join(bin, name), script);
+    chmodSync(join(bin, name), 0o755);
+  }
   const shells = new Map<string, Shell>();
   const findings: string[] = [];
   const lines = markdown.split('\n');
   const printed = new Map<Command, string[]>();
+
+  function shellOf(name: string): Shell {
+    const known = shells.get(name);
+    if (known !== undefined) return known;
+    const folder = join(root, `machine-${name}`);
+    mkdirSync(folder);
+    const PATH = `${bin}:${process.env['PATH']}`;
+    const shell = new Shell(
+      folder,
+      { HOME: folder, LANG: 'C.UTF-8', HOLDFAST_LOG_LEVEL: 'warn', PATH, ...env },
+      on(name),
+    );
+    shells.set(name, shell);
+    return shell;
+  }
+
+  async function typeOn(shell: Shell, name: string, command: Command, isAsked: boolean): Promise<string | null> {
+    const swaps = places(name, shell.folder);
+    const typed = swaps.reduce((text, [shown, real]) => text.replaceAll(shown, real), command.text);
+    const begun = performance.now();
+    const done = await shell.type(typed);
+    if (process.env['HOLDFAST_DOCS'] === 'times') console.log(`${Math.round(performance.now() - begun)} ms  ${typed}`);
+    const real = done.lines.map((one) => swaps.reduceRight((text, [shown, to]) => text.replaceAll(to, shown), one));
+    if (!printed.has(command)) printed.set(command, real);
+    const where = `${path}:${command.line}: ${name}$ ${command.text}`;
+    if (done.code !== '0' && !(isAsked && /^\d+$/.test(done.code)))
+      return `${where}\n  ${ENDED} ${done.code}:\n${real.join('\n')}\n${logsOf(shells)}`;
+    if (fits(command.shown, real)) return null;
+    return `${where}\n---- shown\n${command.shown.join('\n')}\n---- printed\n${real.join('\n')}`;
+  }
+
   try {
     for (const [i, command] of page.commands.entries()) {
-      let shell = shells.get(command.machine);
-      if (shell === undefined) {
-        const folder = join(root, `machine-${command.machine}`);
-        mkdirSync(folder);
-        const PATH = `${bin}:${process.env['PATH']}`;
-        shell = new Shell(folder, { HOME: folder, LANG: 'C.UTF-8', HOLDFAST_LOG_LEVEL: 'warn', PATH, ...env });
-        shells.set(command.machine, shell);
-      }
-      const swaps = places(command.machine, shell.folder);
-      const typed = swaps.reduce((text, [shown, real]) => text.replaceAll(shown, real), command.text);
-      const begun = performance.now();
-      const done = await shell.type(typed);
-      if (process.env['HOLDFAST_DOCS'] === 'times')
-        console.log(`${Math.round(performance.now() - begun)} ms  ${typed}`);
-      const real = done.lines.map((one) => swaps.reduceRight((text, [shown, to]) => text.replaceAll(to, shown), one));
-      printed.set(command, real);
-      const where = `${path}:${command.line}: ${command.text}`;
       const isAsked = page.commands[i + 1]?.text === 'echo $?';
-      if (done.code !== 0 && !isAsked) {
-        findings.push(`${where}\n  it ended with ${done.code}:\n${real.join('\n')}\n${logsOf(shells)}`);
-        break;
+      for (const name of command.machine === EACH ? [...shells.keys()] : [command.machine]) {
+        const finding = await typeOn(shellOf(name), name, command, isAsked);
+        if (finding !== null) findings.push(finding);
       }
-      if (!fits(command.shown, real)) {
-        findings.push(`${where}\n---- shown\n${command.shown.join('\n')}\n---- printed\n${real.join('\n')}`);
-      }
+      if (findings.some((one) => one.includes(ENDED))) break;
     }
     for (const shell of shells.values()) {
       for (const one of shell.leftOver()) findings.push(`${path}: at its end this still runs: ${one}`);
@@ -264,7 +286,7 @@ export async function play({ path, places, env }: Scene): Promise<string[]> {
 /** The ends of the logs: why a command failed. */
 function logsOf(shells: ReadonlyMap<string, Shell>): string {
   const texts = [...shells.values()].flatMap(({ folder }) =>
-    readdirSync(folder)
+    readdirSync(folder, { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.log'))
       .map((name) => `---- ${name}\n${readFileSync(join(folder, name), 'utf8').slice(-2000)}`),
   );
