@@ -17,7 +17,7 @@ import { type FileResult, killAll, runFile, statedDeadlineMs } from './house/tes
 const AT_ONCE = 2;
 const FIRST = ['simulation'];
 const WAITING_AT_ONCE = 3;
-const LATER = ['crash', 'process', 'interop', 'cluster', 'hosts', 'security', 'http'];
+const LATER = ['docs', 'crash', 'process', 'interop', 'cluster', 'hosts', 'security', 'http'];
 const OWN_DIR = fileURLToPath(new URL('.', import.meta.url));
 
 const { values: flags, positionals: filters } = parseArgs({

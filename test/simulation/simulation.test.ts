@@ -11,7 +11,7 @@ import { usual } from './usual.ts';
 
 // deadline: 400 s
 const test = suite('simulation');
-const SEEDS = 150;
+const SEEDS = 100;
 const PER_TEST = 25;
 
 for (let first = 1; first <= SEEDS; first += PER_TEST) {
