@@ -47,7 +47,7 @@ export interface Page {
 
 /** Whether lines of a here-document or a function, or behind a backslash, are still to come. */
 function isOpen(text: string): boolean {
-  if (/^\w+\(\) \{/.test(text)) return !text.endsWith('\n}');
+  if (/^\w+\(\) \{/.test(text)) return !text.endsWith('}');
   if (text.endsWith('\\')) return true;
   const word = /(?<!<)<<-?\s*'?([A-Z]+)'?/.exec(text)?.[1];
   return word !== undefined && !text.split('\n').slice(1).includes(word);
@@ -95,12 +95,12 @@ const CHANGING: ReadonlyArray<readonly [RegExp, string]> = [
   [/\bpid \d+/g, 'pid PID'],
   [/\bposition \d+\.\d+/g, 'position POSITION'],
   [/\bepoch \d+/g, 'epoch EPOCH'],
-  [/\blog \d+\.\d+/g, 'log POSITION'],
+  [/\b(log|up to) \d+\.\d+/g, '$1 POSITION'],
   [/\bscrub \d+ % of pass \d+/g, 'scrub SHARE'],
   [/\b\d+ blocks\b/g, 'NUMBER blocks'],
   [/\b\d\d\.\d\d sec\b/g, 'TIME'],
-  // The cell of a table, such as a process id or an epoch.
-  [/(?<=│ )\d+(?= *│)/g, 'NUMBER'],
+  // The cell of a table, such as a process id, an epoch or a position.
+  [/(?<=│ )\d+(?:\.\d+)?(?= *│)/g, 'NUMBER'],
   [/─+/g, '─'],
   [/ +/g, ' '],
 ];
