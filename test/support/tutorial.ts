@@ -90,8 +90,8 @@ const CHANGING: ReadonlyArray<readonly [RegExp, string]> = [
   [/\b\d+(?:\.\d+)? (?:[KMGT]i)?B\/sec and \d+(?:\.\d+)? ops\/sec/g, 'RATES'],
   [/\b\d+(?:\.\d+)? (?:B|[KMGT]iB)\/s/g, 'RATE'],
   [/\b\d+(?:\.\d+)? ?(?:µs|ms|s|min)\b/g, 'TIME'],
-  // Whole sizes are what somebody asked for; these are what came of it.
-  [/\b\d+\.\d+ ?[KMGT]iB\b/g, 'SIZE'],
+  // Whole MiB are what somebody asked for; these are what came of it, or what is free.
+  [/\b(?:\d+\.\d+ ?[KM]|\d+(?:\.\d+)? ?[GT])iB\b/g, 'SIZE'],
   [/\bpid \d+/g, 'pid PID'],
   [/\bposition \d+\.\d+/g, 'position POSITION'],
   [/\bepoch \d+/g, 'epoch EPOCH'],
