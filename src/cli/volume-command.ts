@@ -99,7 +99,9 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
 }
 
 async function create(dir: string, flags: CreateFlags): Promise<void> {
-  if (flags.replicas !== undefined || flags.coordinator !== undefined) {
+  // Who works with a cluster means a volume of it; a folder has a slash in its path then.
+  const named = Boolean(process.env['HOLDFAST_COORDINATOR']) && !dir.includes('/');
+  if (flags.replicas !== undefined || flags.coordinator !== undefined || named) {
     const durable = parseDurability(flags.durability) ?? true;
     return createReplicated(dir, { ...flags, durable, kind: parseKind(flags.kind), wait: flags.wait ?? true });
   }

@@ -85,6 +85,11 @@ test('resign: the clients of that volume are cut off, another one is primary, th
 
 test('requests that make no sense are refused, and a member is not deleted', () =>
   withCluster(async (cluster) => {
+    // Without --replicas too: a name without a slash is no folder where there is a cluster.
+    assert.match(
+      await cluster.must('volume', 'create', 'w', '--size', '8MiB', '--allow-sparse'),
+      /^created w .* on a, b\n/,
+    );
     const { address } = cluster.slot('a');
     const { replicas } = await nodeStatus(address);
     const { volumeId } = replicas[0]!;
