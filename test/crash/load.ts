@@ -45,6 +45,9 @@ export class Load {
   private readonly volume: Volume;
   private readonly shadows: Uint8Array[] = Array.from({ length: LANES }, () => new Uint8Array(LANE_BYTES));
   private readonly writing: Map<number, number> = new Map();
+  /** What each lane is doing, and how many wait for all of them to do nothing. */
+  private readonly turns: Promise<void>[] = [];
+  private checks = 0;
   private readonly lanes: Promise<unknown>;
   private spoilt = false;
 
@@ -61,21 +64,27 @@ export class Load {
 
   private async run(shadow: Uint8Array, lane: number): Promise<void> {
     const random = new Random(lane + 1);
-    const base = lane * LANE_BYTES;
     for (let turn = 0; !this.stopped; turn++) {
-      const { at, length } = rangeOf(turn, random, LANE_BYTES);
-      if (random.chance(0.7)) {
-        const bytes = random.bytes(length);
-        this.writing.set(lane, performance.now());
-        await this.volume.write(base + at, bytes);
-        this.waited(lane);
-        shadow.set(bytes, at);
-        if (this.spoilt) shadow[at]! ^= 1;
-      } else {
-        const bytes = await this.volume.read(base + at, length);
-        assert.is(Buffer.compare(bytes, shadow.subarray(at, at + length)), 0, `lane ${lane}: ${length} bytes at ${at}`);
-      }
+      while (this.checks > 0) await pause(1);
+      this.turns[lane] = this.turn(turn, shadow, lane, random);
+      await this.turns[lane];
       this.operations++;
+    }
+  }
+
+  private async turn(turn: number, shadow: Uint8Array, lane: number, random: Random): Promise<void> {
+    const base = lane * LANE_BYTES;
+    const { at, length } = rangeOf(turn, random, LANE_BYTES);
+    if (random.chance(0.7)) {
+      const bytes = random.bytes(length);
+      this.writing.set(lane, performance.now());
+      await this.volume.write(base + at, bytes);
+      this.waited(lane);
+      shadow.set(bytes, at);
+      if (this.spoilt) shadow[at]! ^= 1;
+    } else {
+      const bytes = await this.volume.read(base + at, length);
+      assert.is(Buffer.compare(bytes, shadow.subarray(at, at + length)), 0, `lane ${lane}: ${length} bytes at ${at}`);
     }
   }
 
@@ -94,10 +103,17 @@ export class Load {
     }
   }
 
-  async check(volume: Volume = this.volume): Promise<void> {
-    for (const [lane, shadow] of this.shadows.entries()) {
-      const bytes = await volume.read(lane * LANE_BYTES, LANE_BYTES);
-      assert.is(Buffer.compare(bytes, shadow), 0, `lane ${lane} as a whole`);
+  /** Between two operations of each lane: a read beside a write may be of before it or of after it. */
+  async check(): Promise<void> {
+    this.checks++;
+    try {
+      await Promise.all(this.turns);
+      for (const [lane, shadow] of this.shadows.entries()) {
+        const bytes = await this.volume.read(lane * LANE_BYTES, LANE_BYTES);
+        assert.is(Buffer.compare(bytes, shadow), 0, `lane ${lane} as a whole`);
+      }
+    } finally {
+      this.checks--;
     }
   }
 
