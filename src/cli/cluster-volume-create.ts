@@ -12,7 +12,7 @@ import { formatBytes, parseSize } from '../base/units.ts';
 import { admin } from '../client/admin.ts';
 import type { Coordinator, Member, Register, SeenNode } from '../coordination/register.ts';
 import { checkVolumeName } from '../storage/volume-folder.ts';
-import { byCli, deleteReplicas, makeReplica, urlOf, withCoordinator } from './cluster.ts';
+import { byCli, deleteReplicas, makeReplica, pause, urlOf, withCoordinator } from './cluster.ts';
 import { type MemberView, lookAt } from './cluster-status.ts';
 import { Progress, endQuietlyWithoutReader, printJson } from './output.ts';
 import type { VolumeKind } from '../storage/superblock.ts';
@@ -126,7 +126,7 @@ async function isServed(coordinator: Coordinator, volumeId: string): Promise<boo
     const volume = view?.volumes.find((one) => one.volumeId === volumeId);
     const serves = ({ role }: MemberView): boolean => role !== 'none';
     if (volume !== undefined && volume.verdict !== 'unavailable' && volume.members.every(serves)) return true;
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await pause(LOOK_MS);
   }
   return false;
 }
@@ -202,7 +202,6 @@ async function makeAll(
 ): Promise<Member[]> {
   const { sizeBytes, durable } = options;
   const progress = new Progress(`creating ${name} on ${nodes.map(({ node }) => node).join(', ')}`);
-  const done = new Map<string, [number, number]>();
   const request = {
     volumeId: made.volumeId,
     name,
@@ -217,11 +216,9 @@ async function makeAll(
     nodes.map(async (one): Promise<Member> => {
       const { node, address, clientAddress } = one;
       made.where.push(one);
-      const diskId = await makeReplica(clientAddress, request, signal, (doneBytes, totalBytes) => {
-        done.set(node, [doneBytes, totalBytes]);
-        const sums = [...done.values()].reduce((sum, [a, b]) => [sum[0]! + a, sum[1]! + b], [0, 0]);
-        progress.update(sums[0]!, Math.max(1, sums[1]!));
-      });
+      const diskId = await makeReplica(clientAddress, request, signal, (doneBytes, totalBytes) =>
+        progress.updatePart(node, doneBytes, totalBytes),
+      );
       return { node, address, clientAddress, diskId };
     }),
   );

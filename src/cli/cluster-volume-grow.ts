@@ -132,30 +132,16 @@ async function asked(
 async function prepareAll(where: Where, register: Register, signal: AbortSignal): Promise<void> {
   const nodes = register.members.map(({ node }) => node);
   const progress = new Progress(`reserving room for ${where.volume} on ${nodes.join(', ')}`);
-  const done = new Map<string, { doneBytes: number; totalBytes: number }>();
   const failed = new AbortController();
-  const update = (): void => {
-    const all = [...done.values()];
-    const sum = (of: (one: { doneBytes: number; totalBytes: number }) => number): number =>
-      all.reduce((total, one) => total + of(one), 0);
-    progress.update(
-      sum((one) => one.doneBytes),
-      Math.max(
-        1,
-        sum((one) => one.totalBytes),
-      ),
-    );
-  };
   const one = async (node: string): Promise<void> => {
     try {
       for (;;) {
         signal.throwIfAborted();
         if (failed.signal.aborted) return;
-        const { state, ...amount } = await asked(where, register, node, 'prepare');
+        const { state, doneBytes, totalBytes } = await asked(where, register, node, 'prepare');
         if (state === 'prepared') told(where, `${node}: the room is reserved`, { event: 'prepared', node });
         if (state !== 'preparing') return;
-        done.set(node, amount);
-        update();
+        progress.updatePart(node, doneBytes, totalBytes);
         await pause(LOOK_MS);
       }
     } catch (error) {

@@ -19,6 +19,15 @@ export function addCoordinatorOption(command: Command): Command {
 }
 
 /**
+ * Whether a volume's folder is meant, where it may also be the name of one in a cluster: names have no slash; a name alone is
+ * a folder where no coordinator is given.
+ */
+export function isFolder(text: string, flags: CoordinatorUrl): boolean {
+  if (/[/\\]/.test(text) || text === '.' || text === '..') return true;
+  return (flags.coordinator ?? process.env['HOLDFAST_COORDINATOR'] ?? '') === '';
+}
+
+/**
  * A user of etcd comes from HOLDFAST_ETCD_USER and _PASSWORD; files for etcds:// from HOLDFAST_ETCD_CA, _CERT, _KEY, those
  * for holdfasts:// from the flags, or HOLDFAST_TLS_CA, _CERT, _KEY.
  * @throws HoldfastError INVALID_ARGUMENT

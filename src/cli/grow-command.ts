@@ -7,16 +7,10 @@ import { checkGrowth, prepareGrowth, switchGrowth } from '../storage/growth.ts';
 import type { IoPool } from '../storage/io-pool.ts';
 import { openVolume } from '../storage/volume-folder.ts';
 import { type GrowFlags, growInCluster } from './cluster-volume-grow.ts';
-import { addCoordinatorOption } from './coordinator-flags.ts';
+import { addCoordinatorOption, isFolder } from './coordinator-flags.ts';
 import { Progress, printJson } from './output.ts';
 
 const OPERATION = 'grow';
-
-/** Names have no slash; a name alone is a folder where no coordinator is given. */
-function isFolder(text: string, flags: GrowFlags): boolean {
-  if (/[/\\]/.test(text) || text === '.' || text === '..') return true;
-  return (flags.coordinator ?? process.env['HOLDFAST_COORDINATOR'] ?? '') === '';
-}
 
 /** @returns the size that it had */
 async function growFolder(dir: string, toBytes: number, pool: IoPool): Promise<number> {

@@ -8,7 +8,7 @@ import type { KvPortOptions } from '../node/cluster-node-options.ts';
 import type { ClusterNode } from '../node/cluster-node.ts';
 import { KV_LIMITS } from '../node/hosted-kv.ts';
 import { isLoopback } from '../node/exposure.ts';
-import { type TlsFlags, clientCertOf } from './tls-flags.ts';
+import type { TlsFlags } from './tls-flags.ts';
 
 export interface KvPortFlags extends TlsFlags {
   kv?: string;
@@ -54,8 +54,7 @@ export async function kvPortOf(
     () => volume || (own().onlyKv?.name ?? ''),
     credentialsOf(flags),
   );
-  const wants = kvTlsOf(flags, tls) && (clientCertOf(flags) === 'require' ? 'certificate' : 'any');
-  return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded, tls: wants || null };
+  return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded, secure: kvTlsOf(flags, tls) };
 }
 
 /**

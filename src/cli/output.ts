@@ -14,6 +14,7 @@ export class Progress {
   private readonly label: string;
   private readonly amount: (count: number) => string;
   private readonly startedAt = Date.now();
+  private readonly parts: Map<string, [doneBytes: number, totalBytes: number]> = new Map();
   private bar: SingleBar | null = null;
   private nextTenth = 1;
   private nextSecond = 1;
@@ -40,6 +41,17 @@ export class Progress {
       this.nextTenth = tenth + 1;
       process.stderr.write(`${this.label} ${tenth * 10}% | ${p.done} of ${p.size} | ${p.rate}/s | ${p.left} left\n`);
     }
+  }
+
+  /** For work that several do at the same time: what one of them has done. */
+  updatePart(part: string, doneBytes: number, totalBytes: number): void {
+    this.parts.set(part, [doneBytes, totalBytes]);
+    let [done, total] = [0, 0];
+    for (const [ofDone, ofTotal] of this.parts.values()) {
+      done += ofDone;
+      total += ofTotal;
+    }
+    this.update(done, Math.max(1, total));
   }
 
   /** For work whose end is not known: at most one line a second. */

@@ -9,7 +9,7 @@ import { type OpenVolume, createVolume, openVolume } from '../storage/volume-fol
 import { addClusterVolumeCommands, clusterInfo } from './cluster-volume-command.ts';
 import { createReplicated } from './cluster-volume-create.ts';
 import { addReplaceCommand } from './cluster-volume-replace.ts';
-import { addCoordinatorOption } from './coordinator-flags.ts';
+import { addCoordinatorOption, isFolder } from './coordinator-flags.ts';
 import { addBackupCommands } from './backup-command.ts';
 import { addGrowCommand } from './grow-command.ts';
 import { addMarkCommand } from './mark-command.ts';
@@ -99,9 +99,7 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
 }
 
 async function create(dir: string, flags: CreateFlags): Promise<void> {
-  // Who works with a cluster means a volume of it; a folder has a slash in its path then.
-  const named = Boolean(process.env['HOLDFAST_COORDINATOR']) && !dir.includes('/');
-  if (flags.replicas !== undefined || flags.coordinator !== undefined || named) {
+  if (flags.replicas !== undefined || flags.coordinator !== undefined || !isFolder(dir, flags)) {
     const durable = parseDurability(flags.durability) ?? true;
     return createReplicated(dir, { ...flags, durable, kind: parseKind(flags.kind), wait: flags.wait ?? true });
   }

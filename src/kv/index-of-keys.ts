@@ -8,7 +8,7 @@
 import { BLOCK_BYTES } from '../base/units.ts';
 import { ANSWER, type BatchKind, DELETE, decodeHeader, eachItem, expiryAt, keyAt, valueAt } from './batch.ts';
 import { SegmentCounts, segmentOf } from './segments.ts';
-import { MAX_SESSIONS, SessionAnswers } from './session-answers.ts';
+import { SessionAnswers } from './session-answers.ts';
 import { SortedKeys } from './sorted-keys.ts';
 import type { Key } from './operations.ts';
 
@@ -73,7 +73,7 @@ export class KvIndex {
   liveBytes = 0;
 
   /** @param volumeBlocks what the volume has */
-  constructor(volumeBlocks: number, events: IndexEvents = {}, maxSessions: number = MAX_SESSIONS) {
+  constructor(volumeBlocks: number, events: IndexEvents, maxSessions: number) {
     this.answers = new SessionAnswers((run, bytes) => this.count(run, bytes), maxSessions);
     this.segments = new SegmentCounts(volumeBlocks);
     this.events = events;

@@ -12,7 +12,7 @@
 import { type NewAnswer, answerAt, floorAt, requestAt, sessionAt, versionAt } from './batch.ts';
 import type { Run } from './index-of-keys.ts';
 
-/** Sessions that are kept. */
+/** Sessions that are kept, unless tests say otherwise (rules.ts). */
 export const MAX_SESSIONS = 4096;
 
 /** Where an answer lies. */
@@ -48,7 +48,7 @@ export class SessionAnswers {
    * @param count told how many bytes of a batch come to count, or count no longer
    * @param limit sessions that a primary keeps
    */
-  constructor(count: (run: Run, bytes: number) => void, limit: number = MAX_SESSIONS) {
+  constructor(count: (run: Run, bytes: number) => void, limit: number) {
     this.count = count;
     this.limit = limit;
   }

@@ -53,8 +53,8 @@ export interface KvPortOptions {
   /** Name of the volume behind it; empty: the only key-value volume here. */
   volume: string;
   password: string | null;
-  /** By the node's own certificates; null: the port speaks none. `any`: a client needs no certificate. */
-  tls: 'any' | 'certificate' | null;
+  /** It speaks TLS, with the certificates of the node. */
+  secure: boolean;
   /** Asks the other nodes. */
   forwarded: Forwarded;
 }

@@ -199,7 +199,7 @@ export class ClusterNode implements Host {
     return all.length === 1 ? all[0]! : null;
   }
 
-  private respServer({ volume: name, password, forwarded, tls: wants }: KvPortOptions): RespServer {
+  private respServer({ volume: name, password, forwarded, secure }: KvPortOptions): RespServer {
     const hosted = (): HostedVolume | null => (name === '' ? this.onlyKv : this.byName(name));
     const volume = new NodeKv({
       local: () => hosted()?.kv?.current ?? null,
@@ -210,7 +210,8 @@ export class ClusterNode implements Host {
       volume: () => volume,
       version: PACKAGE_VERSION,
       password,
-      tls: wants === null ? null : { certificates: this.options.tls!, wants },
+      tls: secure ? this.options.tls : null,
+      clientCert: this.options.clientCert,
       log: this.options.log,
       replicas: () => Math.max(0, (hosted()?.register.known?.inSync.length ?? 1) - 1),
     });

@@ -16,7 +16,7 @@ import { listenOn } from './listen.ts';
 import type { Log } from './server.ts';
 import type { PortTls } from './port-tls.ts';
 import { RespConnection, type RespHost } from './resp-connection.ts';
-import { TlsFront } from './tls-front.ts';
+import { TlsFront, wantsOf } from './tls-front.ts';
 
 const SWEEP_MS = 1000;
 /** The Redis whose commands these are. */
@@ -30,8 +30,10 @@ export interface RespServerOptions {
   /** Null: whoever reaches the port may do everything. */
   password: string | null;
   log: Log;
-  /** Without it the port speaks no TLS. `any`: a certificate may be left away. */
-  tls?: { certificates: PortTls; wants: 'any' | 'certificate' } | null | undefined;
+  /** Without it the port speaks no TLS. */
+  tls?: PortTls | null | undefined;
+  /** With TLS. Default: `require`. */
+  clientCert?: 'require' | 'allow' | undefined;
   /** Replicas in sync besides this node, for WAIT and INFO. */
   replicas?: (() => number) | undefined;
   limits?: Partial<RespLimits>;
@@ -87,12 +89,12 @@ export class RespServer implements RespHost {
     }, SWEEP_MS).unref();
   }
 
-  private frontOf({ tls, log }: RespServerOptions): TlsFront | null {
+  private frontOf({ tls, clientCert, log }: RespServerOptions): TlsFront | null {
     if (tls === null || tls === undefined) return null;
     return new TlsFront({
-      tls: tls.certificates,
+      tls,
       port: 'Redis',
-      wants: tls.wants,
+      wants: wantsOf(clientCert),
       handshakeMs: this.handshakeMs,
       // On one line, as the protocol has errors.
       lastWord: ({ message }) => Buffer.from(`-ERR ${message.replaceAll(/[\r\n]+/g, ' ')}\r\n`),

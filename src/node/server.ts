@@ -17,7 +17,7 @@ import type { ConnectionHost, ConnectionLimits } from './connection-host.ts';
 import { Watchman } from './door.ts';
 import { listenOn } from './listen.ts';
 import type { PortTls } from './port-tls.ts';
-import { TlsFront } from './tls-front.ts';
+import { TlsFront, wantsOf } from './tls-front.ts';
 import type { Tokens } from './tokens.ts';
 import { Verdicts } from './verdicts.ts';
 import { PACKAGE_VERSION } from './version.ts';
@@ -106,7 +106,7 @@ export class Server implements ConnectionHost {
     return new TlsFront({
       tls,
       port: 'clients',
-      wants: clientCert === 'allow' ? 'any' : 'certificate',
+      wants: wantsOf(clientCert),
       handshakeMs: this.limits.handshakeMs,
       lastWord: encodeGoodbye,
       accept: (socket) => this.accept(socket),

@@ -40,6 +40,11 @@ export interface FrontOptions {
   remedy?: string;
 }
 
+/** Of a port for clients, by what its owner asks of them. */
+export function wantsOf(clientCert: 'require' | 'allow' | undefined): 'any' | 'certificate' {
+  return clientCert === 'allow' ? 'any' : 'certificate';
+}
+
 interface Pending {
   raw: Socket;
   address: string;

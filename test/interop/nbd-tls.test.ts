@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert';
 import { Random } from '../support/random.ts';
 import { TAKES_BOTH } from '../../src/node/nbd-tls.ts';
 import { ServerProcess, holdfast, temporaryFolder } from '../support/server-process.ts';
-import { TestCa, pskFile } from '../support/tls-files.ts';
+import { type Pair, TestCa, pskFile } from '../support/tls-files.ts';
 import { until } from '../support/until.ts';
 
 const test = suite('TLS for NBD clients');
@@ -130,7 +130,7 @@ else {
     const folderOfServer = join(folder, 'renewed-files');
     const now = ca.issue('renewed');
     const [cert, key] = [join(folder, 'now-cert.pem'), join(folder, 'now-key.pem')];
-    const put = (pair: { certFile: string; keyFile: string }): void => {
+    const put = (pair: Pair): void => {
       copyFileSync(pair.keyFile, key);
       copyFileSync(pair.certFile, cert);
     };

@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert';
 import { TestCluster } from '../support/cluster.ts';
 import { freePorts } from '../support/free-ports.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
-import { TestCa } from '../support/tls-files.ts';
+import { type Pair, TestCa } from '../support/tls-files.ts';
 
 const test = suite('security, the Redis port under TLS');
 const folder = temporaryFolder();
@@ -23,22 +23,11 @@ const coordinator = ca.issue('coordinator');
 let cluster: TestCluster;
 let port = 0;
 
-type Pair = { certFile: string; keyFile: string };
-
-const flagsOf = ({ certFile, keyFile }: Pair): string[] => {
-  return ['--tls-cert', certFile, '--tls-key', keyFile, '--tls-ca', ca.certFile];
-};
-
 test.before(async () => {
   [port] = (await freePorts(1)) as [number];
-  const env = {
-    HOLDFAST_TLS_CA: ca.certFile,
-    HOLDFAST_TLS_CERT: operator.certFile,
-    HOLDFAST_TLS_KEY: operator.keyFile,
-  };
-  const tls = (name: string): string[] => flagsOf(name === 'a' ? ofNode : coordinator);
+  const tls = (name: string): string[] => ca.flags(name === 'a' ? ofNode : coordinator);
   const args = ['--kv', `127.0.0.1:${port}`, '--kv-tls', 'require'];
-  cluster = await TestCluster.start(['a'], { tls, env, args });
+  cluster = await TestCluster.start(['a'], { tls, env: ca.env(operator), args });
   await cluster.create('keys', '16MiB', 1, '--kind', 'kv', '--allow-sparse');
 });
 
@@ -98,12 +87,12 @@ test('beyond loopback it speaks TLS by itself; off is refused there, and require
   const start = (...more: string[]): ReturnType<typeof holdfast> =>
     holdfast(['node', '--name', 'a', '--dir', join(folder, 'n'), ...own, ...more]);
   const open = ['--kv', `0.0.0.0:${port}`];
-  const off = await start(...flagsOf(ofNode), ...open, '--kv-tls', 'off');
+  const off = await start(...ca.flags(ofNode), ...open, '--kv-tls', 'off');
   assert.match(off.stderr, /listen for --kv: permission denied.*nothing protects it.*not --kv-tls off/);
   const none = await start('--kv', '127.0.0.1:0', '--kv-tls', 'require');
   assert.match(none.stderr, /parse --kv-tls require.*this node has no certificate/);
   // It gets past the rule, to the port, which is taken.
-  const on = await start(...flagsOf(ofNode), ...open);
+  const on = await start(...ca.flags(ofNode), ...open);
   assert.match(on.stderr, /in use|EADDRINUSE/);
 });
 

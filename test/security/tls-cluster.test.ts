@@ -11,7 +11,7 @@ import { TestCluster } from '../support/cluster.ts';
 import { freePorts } from '../support/free-ports.ts';
 import { RespClient } from '../support/resp-client.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
-import { TestCa } from '../support/tls-files.ts';
+import { type Pair, TestCa } from '../support/tls-files.ts';
 import { until } from '../support/until.ts';
 import { readFileSync } from 'node:fs';
 import { connect as connectTls } from 'node:tls';
@@ -28,21 +28,13 @@ let cluster: TestCluster;
 let peerPort = 0;
 let token = '';
 
-function flagsOf(pair: { certFile: string; keyFile: string }, caFile = ca.certFile): string[] {
-  return ['--tls-cert', pair.certFile, '--tls-key', pair.keyFile, '--tls-ca', caFile];
-}
-
-function envOf(pair: { certFile: string; keyFile: string }): NodeJS.ProcessEnv {
-  return { HOLDFAST_TLS_CA: ca.certFile, HOLDFAST_TLS_CERT: pair.certFile, HOLDFAST_TLS_KEY: pair.keyFile };
-}
-
 test.before(async () => {
-  const tls = (name: string): string[] => flagsOf(ofNode.get(name) ?? coordinatorPair);
+  const tls = (name: string): string[] => ca.flags(ofNode.get(name) ?? coordinatorPair);
   // A node and an operator need no token: they are known by their certificates. A client needs both.
   const tokens = join(folder, 'tokens');
   const create = ['token', 'create', 'app', '--role', 'read-write', '--volume', 'v', '--tokens', tokens];
   token = (await holdfast(create)).stdout.toString().trim();
-  cluster = await TestCluster.start(['a', 'b'], { tls, env: envOf(operator), args: ['--tokens', tokens] });
+  cluster = await TestCluster.start(['a', 'b'], { tls, env: ca.env(operator), args: ['--tokens', tokens] });
   const slot = cluster.slot('a');
   peerPort = Number(slot.args[slot.args.indexOf('--peer-listen') + 1]!.split(':')[1]);
 });
@@ -80,14 +72,14 @@ test('the key-value port forwards to the primary under TLS', async () => {
 
 test("a client's certificate does not do at the coordinator", async () => {
   const { code, stderr } = await holdfast(['volume', 'list'], {
-    env: { ...envOf(client), HOLDFAST_COORDINATOR: cluster.coordinatorUrl },
+    env: { ...ca.env(client), HOLDFAST_COORDINATOR: cluster.coordinatorUrl },
   });
   assert.is(code, 1);
   assert.match(stderr, /ACCESS|permission denied/);
   assert.match(stderr, /the certificate names no node.*URI:holdfast:admin:NAME/);
 });
 
-async function refusalOfCoordinator(url: string, pair: { certFile: string; keyFile: string } | null): Promise<string> {
+async function refusalOfCoordinator(url: string, pair: Pair | null): Promise<string> {
   const text = (file: string): string => readFileSync(file, 'utf8');
   const own = pair === null ? {} : { cert: text(pair.certFile), key: text(pair.keyFile) };
   const tls = url.startsWith('holdfasts') ? { ca: text(ca.certFile), ...own } : undefined;
@@ -113,7 +105,7 @@ test('who else is refused by the coordinator, in words', async () => {
 });
 
 /** What the port for nodes says to a HELLO from that node with those files; '' if it says nothing bad. */
-function knock(pair: { certFile: string; keyFile: string } | null, from: string): Promise<string> {
+function knock(pair: Pair | null, from: string): Promise<string> {
   const text = (file: string): string => readFileSync(file, 'utf8');
   const own = pair === null ? {} : { cert: text(pair.certFile), key: text(pair.keyFile) };
   return new Promise((resolve) => {

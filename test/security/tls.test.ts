@@ -79,7 +79,7 @@ test('with a certificate of the CA: all that a plain port does', async () => {
 });
 
 test('the command line takes its files from the environment', async () => {
-  const env = { HOLDFAST_TLS_CA: ca.certFile, HOLDFAST_TLS_CERT: good.certFile, HOLDFAST_TLS_KEY: good.keyFile };
+  const env = ca.env(good);
   const { code, stdout, stderr } = await holdfast(['read', url, '--offset', '0', '--length', '3'], { env });
   assert.is(code, 0, stderr);
   assert.is(stdout.toString(), 'tls');

@@ -9,6 +9,12 @@ function openssl(args: string[]): void {
   if (status !== 0) throw new Error(`openssl ${args.join(' ')}: ${stderr}`);
 }
 
+/** Paths of a certificate and its key. */
+export interface Pair {
+  certFile: string;
+  keyFile: string;
+}
+
 /** A CA of its own, in a folder of its own. */
 export class TestCa {
   readonly folder: string;
@@ -26,12 +32,7 @@ export class TestCa {
    * @param more of its subjectAltName, such as the URI of a node
    * @returns the paths of a certificate for localhost and its key
    */
-  issue(
-    name: string,
-    into: string = this.folder,
-    days = 2,
-    more: string[] = [],
-  ): { certFile: string; keyFile: string } {
+  issue(name: string, into: string = this.folder, days = 2, more: string[] = []): Pair {
     const [certFile, keyFile] = [join(into, `${name}-cert.pem`), join(into, `${name}-key.pem`)];
     const [requestFile, extensions] = [join(this.folder, `${name}.csr`), join(this.folder, `${name}.ext`)];
     openssl(request(keyFile, requestFile, name));
@@ -51,6 +52,16 @@ export class TestCa {
       certFile,
     ]);
     return { certFile, keyFile };
+  }
+
+  /** What a process of Holdfast is started with to have these, and to trust this CA. */
+  flags({ certFile, keyFile }: Pair): string[] {
+    return ['--tls-cert', certFile, '--tls-key', keyFile, '--tls-ca', this.certFile];
+  }
+
+  /** The same for clients and the command line. */
+  env({ certFile, keyFile }: Pair): NodeJS.ProcessEnv {
+    return { HOLDFAST_TLS_CA: this.certFile, HOLDFAST_TLS_CERT: certFile, HOLDFAST_TLS_KEY: keyFile };
   }
 
   /**
