@@ -5,6 +5,7 @@
 // deadline: 400 s
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { pause } from '../../src/cli/cluster.ts';
 import { type Volume, connect } from '../../src/client/index.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { Random } from '../support/random.ts';
@@ -12,11 +13,14 @@ import { Random } from '../support/random.ts';
 const LANES = 6;
 const LANE_BYTES = 512 * 1024;
 const ROUNDS = 3;
+/** Between two operations of a lane while nobody waits for more of them: the nodes need the processor for what is done to them. */
+const UNHURRIED_MS = 3;
 
 /** Clients that each have a part of the volume for themselves, and know what must be in it. */
 class Load {
   operations = 0;
   private stopped = false;
+  private hurried = false;
   private readonly shadows: Uint8Array[] = Array.from({ length: LANES }, () => new Uint8Array(LANE_BYTES));
   private readonly lanes: Array<Promise<void>>;
   private readonly volume: Volume;
@@ -30,6 +34,7 @@ class Load {
     const random = new Random(lane + 1);
     const base = lane * LANE_BYTES;
     while (!this.stopped) {
+      if (!this.hurried) await pause(UNHURRIED_MS);
       const length = 1 + random.below(20_000);
       const at = random.below(LANE_BYTES - length);
       if (random.chance(0.6)) {
@@ -51,7 +56,9 @@ class Load {
   async more(count: number): Promise<void> {
     const goal = this.operations + count;
     const failed = Promise.all(this.lanes).then(() => {});
-    while (this.operations < goal) await Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 5))]);
+    this.hurried = true;
+    while (this.operations < goal) await Promise.race([failed, pause(5)]);
+    this.hurried = false;
   }
 
   /** Ends it. @throws what any of the clients met, or what was read at the end and is wrong */

@@ -19,6 +19,8 @@ const SCATTERED_BASE = 10 * 1024 * 1024;
 const SCATTERED_BYTES = 5 * 1024 * 1024;
 const SCATTERED_AT_ONCE = 96;
 const PATIENCE_MS = 60_000;
+/** Between two operations of a lane while nobody waits for more of them: the nodes need the processor for their faults. */
+const UNHURRIED_MS = 3;
 
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
@@ -48,6 +50,8 @@ export class Load {
   /** What each lane is doing, and how many wait for all of them to do nothing. */
   private readonly turns: Promise<void>[] = [];
   private checks = 0;
+  /** How many wait for more operations. */
+  private hurried = 0;
   private readonly lanes: Promise<unknown>;
   private spoilt = false;
 
@@ -65,6 +69,7 @@ export class Load {
   private async run(shadow: Uint8Array, lane: number): Promise<void> {
     const random = new Random(lane + 1);
     for (let turn = 0; !this.stopped; turn++) {
+      if (this.hurried === 0) await pause(UNHURRIED_MS);
       while (this.checks > 0) await pause(1);
       this.turns[lane] = this.turn(turn, shadow, lane, random);
       await this.turns[lane];
@@ -97,9 +102,15 @@ export class Load {
   async more(count: number): Promise<void> {
     const goal = this.operations + count;
     const endMs = performance.now() + PATIENCE_MS;
-    while (this.operations < goal) {
-      await Promise.race([this.lanes, pause(5)]);
-      if (performance.now() > endMs) throw new Error(`clients hang: ${goal - this.operations} of ${count} are missing`);
+    this.hurried++;
+    try {
+      while (this.operations < goal) {
+        await Promise.race([this.lanes, pause(5)]);
+        if (performance.now() > endMs)
+          throw new Error(`clients hang: ${goal - this.operations} of ${count} are missing`);
+      }
+    } finally {
+      this.hurried--;
     }
   }
 

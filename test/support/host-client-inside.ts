@@ -2,11 +2,14 @@
  * Inside a `HostClient`: argv is the volume's url, who answers reads, the client's number, and its first block. It reads and writes words in a few blocks,
  * several at a time, and prints each call before it is made and each answer when it is there. It ends with stdin.
  */
+import { setTimeout } from 'node:timers/promises';
 import { connect } from '../../src/client/index.ts';
 import type { HistoryLine } from './host-client.ts';
 
 const LANES = 4;
 const BLOCKS = 6;
+/** Between two calls of a lane: the nodes need the processor too. */
+const PAUSE_MS = 2;
 
 type Reads = 'primary' | 'any';
 const [url, reads, who, firstBlock] = process.argv.slice(2) as [string, Reads, string, string];
@@ -36,6 +39,7 @@ async function lane(first: number): Promise<void> {
       const read = Buffer.from(await volume.read(block * 4096, 8)).readDoubleLE();
       say({ id, value: read, answeredMs: nowMs() });
     }
+    await setTimeout(PAUSE_MS);
   }
 }
 
