@@ -24,7 +24,7 @@ import {
 import { decodePeer, encodePeer, peerPayload } from '../protocol/peer.ts';
 import type { PeerLink, PeerMessage } from '../replication/peer-messages.ts';
 import { SendQueue } from './send-queue.ts';
-import { readIntoUserBuffer, readThroughEvents } from './user-buffer-socket.ts';
+import { readIntoUserBuffer } from './user-buffer-socket.ts';
 
 /** What of one stream is handled before others are looked at. */
 const TURN_BYTES = MiB;
@@ -73,9 +73,7 @@ export class PeerStream implements PeerLink {
       onFrame: (type, payload) => this.frame(type, payload),
       onMalformed: (error) => this.fail(error),
     });
-    // Records come to the end that was called; the other one gets small messages only.
-    if (dialled) readThroughEvents(socket, (chunk) => this.take(chunk));
-    this.socket = dialled ? socket : readIntoUserBuffer(socket, (_socket, chunk) => this.take(chunk));
+    this.socket = readIntoUserBuffer(socket, (_socket, chunk) => this.take(chunk));
     this.socket.setNoDelay(true);
     this.socket.setKeepAlive(true, KEEP_ALIVE_MS);
     this.queue = new SendQueue(this.socket);

@@ -7,6 +7,7 @@
 import type { Socket } from 'node:net';
 import { RespSession } from '../resp/session.ts';
 import type { RespNode } from '../resp/client-state.ts';
+import { readIntoUserBuffer } from './user-buffer-socket.ts';
 
 /** Bytes that the socket has not taken: above, nothing is begun; below the second, it goes on. */
 const HOLD_AT_BYTES = 4 * 1024 * 1024;
@@ -21,6 +22,8 @@ export interface RespHost {
   /** How long a client may leave a request half sent, or its replies unread. */
   readonly stallMs: number;
   log(level: 'info' | 'warn', message: string, fields: object): void;
+  /** Calls it when this turn of the event loop has brought what it brings. */
+  soon(flush: () => void): void;
   respClosed(connection: RespConnection): void;
 }
 
@@ -31,53 +34,46 @@ export class RespConnection {
   private readonly openedAtMs = performance.now();
   private lastProgressMs = performance.now();
   private held = false;
-  private corked = false;
   private ended = false;
 
-  constructor(socket: Socket, host: RespHost, id: number) {
-    this.socket = socket;
+  constructor(accepted: Socket, host: RespHost, id: number) {
+    const peer = `${accepted.remoteAddress ?? 'unix'}:${accepted.remotePort ?? 0}`;
+    const local = `${accepted.localAddress ?? 'unix'}:${accepted.localPort ?? 0}`;
     this.host = host;
-    const peer = `${socket.remoteAddress ?? 'unix'}:${socket.remotePort ?? 0}`;
-    const local = `${socket.localAddress ?? 'unix'}:${socket.localPort ?? 0}`;
     this.session = new RespSession(
       host.node,
       {
         write: (bytes) => this.write(bytes),
-        close: () => socket.destroySoon(),
-        pause: (paused) => void (paused ? socket.pause() : socket.resume()),
+        soon: (flush) => host.soon(flush),
+        close: () => this.socket.destroySoon(),
+        pause: (paused) => void (paused ? this.socket.pause() : this.socket.resume()),
       },
       { id, peer, local },
     );
-    socket.setNoDelay(true);
+    accepted.setNoDelay(true);
     // A client that vanished without a word is found out.
-    socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    socket.on('data', (chunk: Buffer) => {
+    accepted.setKeepAlive(true, KEEP_ALIVE_MS);
+    this.socket = readIntoUserBuffer(accepted, (_, chunk) => {
       this.lastProgressMs = performance.now();
-      this.session.receive(chunk);
+      // A copy: values of the requests in it may be needed for as long as it takes to write them.
+      this.session.receive(Buffer.from(chunk));
+      return !this.session.isPaused;
     });
     // The client sends no more. What it sent is answered: `echo PING | nc`.
-    socket.on('end', () => this.session.finishInput());
-    socket.on('error', () => this.end());
-    socket.on('close', () => this.end());
-    socket.resume();
+    this.socket.on('end', () => this.session.finishInput());
+    this.socket.on('error', () => this.end());
+    this.socket.on('close', () => this.end());
   }
 
   private write(bytes: Buffer): void {
-    // A volume may answer in several callbacks of one turn: what they give goes out together.
-    if (!this.corked) {
-      this.corked = true;
-      this.socket.cork();
-      setImmediate(() => {
-        this.corked = false;
-        this.socket.uncork();
-      });
-    }
     // What the kernel took at once is progress too.
-    this.socket.write(bytes, () => this.wrote());
+    this.socket.write(bytes, this.onWrote);
     if (this.held || this.socket.writableLength < HOLD_AT_BYTES) return;
     this.held = true;
     this.session.hold(true);
   }
+
+  private readonly onWrote = (): void => this.wrote();
 
   private wrote(): void {
     this.lastProgressMs = performance.now();

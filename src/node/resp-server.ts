@@ -54,6 +54,8 @@ export class RespServer implements RespHost {
   private readonly sweep: NodeJS.Timeout;
   private newestId = 0;
   private closed = false;
+  /** What is called at the end of this turn. */
+  private flushes: Array<() => void> = [];
 
   constructor(options: RespServerOptions) {
     const { volume, version, password, replicas } = options;
@@ -119,6 +121,16 @@ export class RespServer implements RespHost {
     socket.on('error', () => {});
     socket.write(writer.take());
     socket.destroySoon();
+  }
+
+  soon(flush: () => void): void {
+    if (this.flushes.push(flush) > 1) return;
+    // One for all connections that are answered in a turn. What comes while they are called is for the next one.
+    setImmediate(() => {
+      const { flushes } = this;
+      this.flushes = [];
+      for (const one of flushes) one();
+    });
   }
 
   respClosed(connection: RespConnection): void {

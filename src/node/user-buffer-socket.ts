@@ -38,6 +38,7 @@ export function readIntoUserBuffer(accepted: Socket, take: (socket: Socket, chun
     handle,
     readable: true,
     writable: true,
+    allowHalfOpen: accepted.allowHalfOpen,
     onread: {
       buffer: BUFFER,
       callback: (count: number) => take(socket, BUFFER.subarray(0, count)),

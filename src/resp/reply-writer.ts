@@ -8,7 +8,25 @@ import { type AnyReply, Double, Failure, Members, NO_ARRAY, Pairs, Status, type 
 export type RespProtocol = 2 | 3;
 
 const SLAB_BYTES = 4 * 1024;
+/** The sign, a length of at most ten digits, and two ends of lines. */
+const BULK_EXTRA_BYTES = 1 + 10 + 4;
 const NONE = Buffer.alloc(0);
+
+/** Replies that are larger than a slab lie side by side in one of these, whosever they are. */
+const SHARED_BYTES = 64 * 1024;
+const MAX_SHARE_BYTES = 16 * 1024;
+let shared: Buffer = NONE;
+let sharedAt = 0;
+
+function shareOf(bytes: number): Buffer {
+  if (bytes > MAX_SHARE_BYTES) return Buffer.allocUnsafeSlow(bytes);
+  if (sharedAt + bytes > shared.length) {
+    shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
+    sharedAt = 0;
+  }
+  sharedAt += bytes;
+  return shared.subarray(sharedAt - bytes, sharedAt);
+}
 
 export class ReplyWriter {
   private readonly slabBytes: number;
@@ -74,6 +92,8 @@ export class ReplyWriter {
   }
 
   private bulk(bytes: Uint8Array): void {
+    // At once, so that a large value does not find the slab too small behind its own head.
+    this.reserve(bytes.length + BULK_EXTRA_BYTES);
     this.line(`$${bytes.length}\r\n`);
     this.ended(bytes);
   }
@@ -94,7 +114,9 @@ export class ReplyWriter {
 
   private reserve(bytes: number): void {
     if (this.at + bytes <= this.slab.length) return;
-    const grown = Buffer.allocUnsafeSlow(Math.max(this.slabBytes, this.length + bytes, this.length * 2));
+    const wanted = Math.max(this.slabBytes, this.length + bytes, this.length * 2);
+    // What is no larger than a slab is kept by who waits idly, and must not keep a shared one.
+    const grown = wanted > this.slabBytes ? shareOf(wanted) : Buffer.allocUnsafeSlow(wanted);
     this.slab.copy(grown, 0, this.start, this.at);
     this.at = this.length;
     this.start = 0;

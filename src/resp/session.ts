@@ -36,6 +36,8 @@ import { queue } from './transaction-commands.ts';
 export interface RespSink {
   /** Bytes for the client, the sink's own, to be sent in this order. */
   write(bytes: Buffer): void;
+  /** Calls it once, soon, and not from within: what is answered until then becomes one write. */
+  soon(flush: () => void): void;
   /** All that is to be answered was written: the connection is to be closed when it is out. Called once. */
   close(): void;
   /** From now on the edge should, or should not, read from the socket. */
@@ -386,13 +388,15 @@ export class RespSession {
   private flushSoon(): void {
     if (this.flushing) return;
     this.flushing = true;
-    queueMicrotask(() => {
-      this.flushing = false;
-      if (this.ended) return;
-      if (this.writer.length > 0) this.sink.write(this.writer.take());
-      if (!this.client.leaving || this.underWay > 0) return;
-      this.end();
-      this.sink.close();
-    });
+    this.sink.soon(this.flush);
   }
+
+  private readonly flush = (): void => {
+    this.flushing = false;
+    if (this.ended) return;
+    if (this.writer.length > 0) this.sink.write(this.writer.take());
+    if (!this.client.leaving || this.underWay > 0) return;
+    this.end();
+    this.sink.close();
+  };
 }

@@ -67,6 +67,7 @@ export class RespBench {
       this.node,
       {
         write: (bytes) => void told.writes.push(bytes),
+        soon: queueMicrotask,
         close: () => void (told.closed = true),
         pause: (paused) => void told.pauses.push(paused),
       },
