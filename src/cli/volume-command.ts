@@ -145,7 +145,7 @@ function describe({ store, dir, recovered }: OpenVolume): Record<string, string 
 }
 
 async function info(dir: string, flags: { json?: boolean; coordinator?: string }): Promise<void> {
-  if (flags.coordinator !== undefined) return clusterInfo(dir, flags);
+  if (flags.coordinator !== undefined || !isFolder(dir, flags)) return clusterInfo(dir, flags);
   await withPool((pool) =>
     withVolume(pool, dir, async (volume) => {
       if (flags.json) printJson(describe(volume));
@@ -312,7 +312,7 @@ export function addVolumeCommand(
     )
     .action((dir: string, flags: CreateFlags) => run(() => create(dir, flags), flags.json));
   addCoordinatorOption(volume.command('info <dir-or-name>'))
-    .description('what a closed volume is, or with --coordinator one of the cluster')
+    .description('what a closed volume is, or one of the cluster')
     .option('--json', 'print JSON')
     .addHelpText('after', '\nExample:\n  holdfast volume info ./vm1 --json')
     .action((dir: string, flags: { json?: boolean; coordinator?: string }) => run(() => info(dir, flags), flags.json));

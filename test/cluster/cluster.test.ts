@@ -205,6 +205,8 @@ test('what the commands refuse, and what they undo', () =>
     // The names are free again: the folders are gone.
     await cluster.create('v', '16MiB', 2);
     await cluster.untilSafe();
+    // A name alone, as with `create`: the environment says which cluster.
+    assert.match(await cluster.must('volume', 'info', 'v'), /inSync +[ab], [ab]\n/);
   }));
 
 test('the last in-sync replica is lost: the other one is promoted by force', () =>
