@@ -92,12 +92,6 @@ const leave = ({ volume }: Where, node: string): string =>
 function check(where: Where, node: string, replica: ReplicaStatus): void {
   const refused = (detail: string, remedy: string): HoldfastError =>
     atNode(where, node, new HoldfastError('UNSUPPORTED', { detail, remedy }));
-  if (replica.kind === 'kv') {
-    throw refused(
-      'a key-value volume keeps its size',
-      'make a larger one, and copy: holdfast kv export, holdfast kv import',
-    );
-  }
   // A node of an older build knows nothing of room.
   if ((replica.capacityBytes as number | undefined) === undefined) {
     throw refused('its build knows nothing of growing', 'bring it up to date first: docs/operating.md, "Upgrades"');

@@ -56,8 +56,6 @@ export interface CleanerParts {
 
 export class Cleaner {
   private readonly o: CleanerParts;
-  /** Segments that clients do not get. */
-  readonly reserve: number;
   /** Blocks that may be moved on account of what clients wrote. */
   private allowance = 0;
   private moving: number | null = null;
@@ -70,7 +68,11 @@ export class Cleaner {
 
   constructor(parts: CleanerParts) {
     this.o = parts;
-    this.reserve = Math.max(3, Math.min(16, Math.floor(parts.segments.count / 16)));
+  }
+
+  /** Segments that clients do not get: more of them in a larger volume. */
+  get reserve(): number {
+    return Math.max(3, Math.min(16, Math.floor(this.o.segments.count / 16)));
   }
 
   tick(): void {

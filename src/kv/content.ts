@@ -54,10 +54,10 @@ export class KvContent {
   onApplied: ((change: BlockChange) => void) | null = null;
   private readonly rules: KvRules;
 
-  /** @param volumeBlocks what the volume has */
-  constructor(volumeBlocks: number, rules: KvRules = ALL_KV_RULES) {
+  /** @param roomBlocks what the disk has room for */
+  constructor(roomBlocks: number, rules: KvRules = ALL_KV_RULES) {
     this.rules = rules;
-    this.index = new KvIndex(volumeBlocks, { changed: (changes) => this.changed(changes) }, rules.sessions);
+    this.index = new KvIndex(roomBlocks, { changed: (changes) => this.changed(changes) }, rules.sessions);
   }
 
   private changed(changes: Change[]): void {

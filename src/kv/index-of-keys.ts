@@ -72,10 +72,10 @@ export class KvIndex {
   usedBlocks = 0;
   liveBytes = 0;
 
-  /** @param volumeBlocks what the volume has */
-  constructor(volumeBlocks: number, events: IndexEvents, maxSessions: number) {
+  /** @param roomBlocks what the disk has room for */
+  constructor(roomBlocks: number, events: IndexEvents, maxSessions: number) {
     this.answers = new SessionAnswers((run, bytes) => this.count(run, bytes), maxSessions);
-    this.segments = new SegmentCounts(volumeBlocks);
+    this.segments = new SegmentCounts(roomBlocks);
     this.events = events;
   }
 

@@ -6,7 +6,8 @@
  *
  * Guarantees: a transaction is in one batch, whole, and a batch is one record; nothing is read that is not committed: a
  * key with a change that is not waits for it; a transaction with an id is executed at most once; memory for what waits is
- * bounded (BUSY beyond it); a full volume refuses to grow (NO_SPACE), and still deletes.
+ * bounded (BUSY beyond it); a full volume takes no more (NO_SPACE), and still deletes; when the volume has grown, the next
+ * transaction finds the new room.
  */
 import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
@@ -54,6 +55,8 @@ export type LogDone = (error: HoldfastError | null) => void;
 
 /** The replicated log under it: what is written comes into it, and is committed, in the order of the calls. */
 export interface KvLog {
+  /** What the volume has: it only rises, and what it says is durable. */
+  readonly blocks: number;
   /** The batch, filled up with zeros. Done when it is committed. */
   write(first: number, batch: Buffer, done: LogDone): void;
   zero(first: number, count: number, done: LogDone): void;
@@ -142,7 +145,7 @@ export class PrimaryKv implements KvVolume {
     this.describe = describe;
     this.version = index.version;
     this.forgetting = new Forgetting(index, rules, this.unanswered.sessions);
-    this.segments = new Segments(index.segments);
+    this.segments = new Segments(index.segments, log.blocks);
     for (const { key, expiresAtMs } of index.expiring.values()) this.expiries.add(key, expiresAtMs);
     const upTo = (): number => (rules.watchWhole ? this.visible : this.version);
     this.watchers = new Watchers(content.history, upTo, log);
@@ -331,6 +334,7 @@ export class PrimaryKv implements KvVolume {
 
   private noSpace(bytes: number, deletes: boolean): HoldfastError | null {
     const { cleaner, segments } = this;
+    segments.extend(this.log.blocks);
     const needed = blocksOf(1.3 * (this.waitingBytes + (this.open?.bytes ?? 0) + bytes));
     // What is moved, and deletions, may use what is kept back.
     const reserve = (cleaner.reserve - (deletes ? 2 : 0)) * SEGMENT_BLOCKS;
@@ -341,7 +345,7 @@ export class PrimaryKv implements KvVolume {
       operation: 'execute',
       volume: this.describe().volume,
       detail: `keys and values take ${this.content.index.liveBytes} of ${sizeBytes} bytes`,
-      remedy: 'delete keys, or create a larger volume and import into it',
+      remedy: 'delete keys, or make it larger: holdfast volume grow',
     });
   }
 
@@ -441,6 +445,7 @@ export class PrimaryKv implements KvVolume {
   /** Every 20 ms or so. */
   tick(): void {
     if (this.over !== null) return;
+    this.segments.extend(this.log.blocks);
     const nowMs = this.log.now();
     const steps: Transaction['steps'] = [];
     while (this.rules.logExpiry && steps.length < MAX_EXPIRED && this.waitingBytes === 0) {

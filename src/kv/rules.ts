@@ -20,6 +20,8 @@ export interface KvRules {
   rebuildAfterCopies: boolean;
   /** So does one that is told, as an epoch opens, what is in blocks that it may have otherwise. */
   rebuildAfterOpening: boolean;
+  /** Keys are read from all that the disk has room for: what is known of the volume's size may be old. */
+  readBehindEnd: boolean;
   /** Batches come into the log in the order in which they were worked out. */
   keepOrder: boolean;
   /** A backup answers under a grant only. */
@@ -44,6 +46,7 @@ export const ALL_KV_RULES: KvRules = {
   zeroBeforeReuse: true,
   rebuildAfterCopies: true,
   rebuildAfterOpening: true,
+  readBehindEnd: true,
   keepOrder: true,
   readsUnderGrant: true,
   watchWhole: true,

@@ -1,6 +1,9 @@
 /**
  * The volume cut into segments of 1 MiB: batches lie in one, are written one behind the other, and a segment is used anew
  * only when it was zeroed as a whole. Pure.
+ *
+ * What is counted is all that the disk has room for; what a primary writes to is what the volume has. The two differ while
+ * the volume grows: a replica may be sent what lies behind the end that it knows of.
  */
 import type { Run } from './index-of-keys.ts';
 
@@ -15,9 +18,9 @@ export class SegmentCounts {
   /** Batches. */
   readonly runs: Uint16Array;
 
-  /** @param blocks of the volume; what is behind the last whole segment is not used */
-  constructor(blocks: number) {
-    const count = segmentOf(blocks);
+  /** @param roomBlocks what the disk has room for; what is behind the last whole segment is not used */
+  constructor(roomBlocks: number) {
+    const count = segmentOf(roomBlocks);
     this.live = new Float64Array(count);
     this.runs = new Uint16Array(count);
   }
@@ -36,7 +39,7 @@ export class SegmentCounts {
   }
 }
 
-/** Where a primary puts batches. */
+/** Where a primary puts batches: in whole segments of the volume, also when it has grown. */
 export class Segments {
   private readonly counts: SegmentCounts;
   /** Zeroed, and not begun. */
@@ -46,12 +49,23 @@ export class Segments {
   private readonly coming: Uint16Array;
   private current = -1;
   private at = SEGMENT_BLOCKS;
+  private whole = 0;
 
-  constructor(counts: SegmentCounts) {
+  /** @param blocks what the volume has */
+  constructor(counts: SegmentCounts, blocks: number) {
     this.counts = counts;
     this.isEmpty = new Uint8Array(counts.count);
     this.coming = new Uint16Array(counts.count);
-    for (let segment = counts.count - 1; segment >= 0; segment--) if (counts.runs[segment] === 0) this.add(segment);
+    this.extend(blocks);
+  }
+
+  /** The volume has so many blocks now, which is durable here. Fewer than before change nothing. */
+  extend(blocks: number): void {
+    const { counts, whole: before } = this;
+    const whole = Math.min(segmentOf(blocks), counts.count);
+    if (whole <= before) return;
+    this.whole = whole;
+    for (let segment = whole - 1; segment >= before; segment--) if (counts.runs[segment] === 0) this.add(segment);
   }
 
   private add(segment: number): void {
@@ -59,8 +73,9 @@ export class Segments {
     this.isEmpty[segment] = 1;
   }
 
+  /** Whole ones that the volume has. */
   get count(): number {
-    return this.counts.count;
+    return this.whole;
   }
   get emptyCount(): number {
     return this.empty.length;
@@ -99,7 +114,7 @@ export class Segments {
   leastLive(except: ReadonlySet<number>, spared: number): number | null {
     const { live } = this.counts;
     let least = -1;
-    for (let segment = 0; segment < live.length; segment++) {
+    for (let segment = 0; segment < this.whole; segment++) {
       if (this.isEmpty[segment] === 1 || segment === this.current || segment === spared) continue;
       if (this.coming[segment]! > 0 || except.has(segment)) continue;
       if (least < 0 || live[segment]! < live[least]!) least = segment;

@@ -91,7 +91,7 @@ export class HostedKv {
     this.host = host;
     this.rules = rules;
     const { store } = host;
-    this.content = new KvContent(store.blocks, rules);
+    this.content = new KvContent(store.capacityBlocks, rules);
     store.observe({
       appended: (record, opening) => this.appended(record, opening),
       applied: (record, effect) => this.applied(record, effect),
@@ -236,7 +236,8 @@ export class HostedKv {
       else arena.whenFree(count, () => withSlot(count, use));
     };
     return {
-      blocks: store.blocks,
+      // Who is primary knows of a larger size before the others do.
+      blocks: this.rules.readBehindEnd ? store.capacityBlocks : store.blocks,
       holesEnd: (block, limit) => (store.isHole(block) ? store.runEnd(block, limit) : block),
       read: (first, count, done) => {
         withSlot(count, (slot) => {

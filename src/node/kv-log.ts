@@ -40,6 +40,10 @@ export class VolumeKvLog implements KvLog {
     this.rules = rules;
   }
 
+  get blocks(): number {
+    return Math.floor(this.volume.info().sizeBytes / BLOCK_BYTES);
+  }
+
   write(first: number, batch: Buffer, done: LogDone): void {
     this.waiting.push({ first, batch, done });
     if (!this.asked || !this.rules.keepOrder) this.pump();

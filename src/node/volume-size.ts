@@ -9,6 +9,8 @@ import { formatBytes } from '../base/units.ts';
 import type { Register } from '../coordination/register.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 
+type Sized = Pick<Register, 'volume' | 'sizeBytes'>;
+
 export class VolumeSize {
   private readonly store: BlockStore;
   private readonly log: (message: string, fields: object) => void;
@@ -20,7 +22,7 @@ export class VolumeSize {
   }
 
   /** To be called every 20 ms or so, with the newest register that is known. */
-  follow(register: Register | null): void {
+  follow(register: Sized | null): void {
     const { store } = this;
     const to = register?.sizeBytes ?? 0;
     if (this.raising || to <= store.sizeBytes || this.refusal(register) !== null) return;
@@ -40,7 +42,7 @@ export class VolumeSize {
   }
 
   /** Why this disk cannot have the volume as it is now; null: it can. */
-  refusal(register: Register | null): string | null {
+  refusal(register: Sized | null): string | null {
     const { capacityBytes } = this.store.superblock;
     if (register === null || register.sizeBytes <= capacityBytes) return null;
     const { volume, sizeBytes } = register;

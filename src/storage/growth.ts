@@ -43,18 +43,13 @@ export interface GrowthOptions {
 /**
  * Whether the store may be enlarged to that size.
  * @returns false: it has that room already
- * @throws HoldfastError INVALID_ARGUMENT, TOO_LARGE (the size), UNSUPPORTED (key-value), DAMAGED, POISONED
+ * @throws HoldfastError INVALID_ARGUMENT, TOO_LARGE (the size), DAMAGED, POISONED
  */
 export function checkGrowth({ superblock, name }: Pick<BlockStore, 'superblock' | 'name'>, toBytes: number): boolean {
-  const { sizeBytes, capacityBytes, kind, health, healthReason, journalBytes } = superblock;
+  const { sizeBytes, capacityBytes, health, healthReason, journalBytes } = superblock;
   const where = { operation: OPERATION, volume: name };
   layoutOf(toBytes, journalBytes);
   if (toBytes < sizeBytes) throw smaller(name, sizeBytes, toBytes);
-  if (kind === 'kv') {
-    const detail = 'a key-value volume keeps its size';
-    const remedy = 'make a larger one, and copy: holdfast kv export, holdfast kv import';
-    throw new HoldfastError('UNSUPPORTED', { ...where, detail, remedy });
-  }
   if (health !== 'good') {
     const remedy = 'a replica is replaced with: holdfast volume replace; a lone volume: holdfast volume check';
     throw new HoldfastError(health === 'damaged' ? 'DAMAGED' : 'POISONED', { ...where, detail: healthReason, remedy });

@@ -5,37 +5,21 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { BLOCK_BYTES } from '../../src/base/units.ts';
-import { enlargeMeta } from '../../src/storage/enlarged-meta.ts';
-import { layoutOf } from '../../src/storage/layout.ts';
 import { Cluster } from '../simulation/cluster.ts';
 import type { SimNode } from '../simulation/sim-node.ts';
 import { World } from '../simulation/world.ts';
+import { enlargedImage } from '../support/enlarged-image.ts';
 import { BLOCKS, type Group, counted, onDisk, read, until, write } from '../support/sim-group.ts';
-import { type Image, SimulatedDisk } from '../support/simulated-disk.ts';
 
 const test = suite('replication: growth');
 const ROOM = 96;
-
-/** The same disk with room for more blocks. */
-async function enlarged(image: Image): Promise<Image> {
-  const from = new SimulatedDisk(image, 1);
-  const wider = layoutOf(ROOM * BLOCK_BYTES, image.journal.length);
-  const to: Image = {
-    data: new Uint8Array(wider.sizeBytes),
-    journal: image.journal,
-    meta: new Uint8Array(wider.metaBytes),
-  };
-  to.data.set(image.data);
-  const fromMetaBytes = image.meta.length;
-  await enlargeMeta({ from, to: new SimulatedDisk(to, 1), fromMetaBytes, toBytes: ROOM * BLOCK_BYTES, where: 'sim' });
-  return to;
-}
 
 /** Both have block n full of n + 1; those that are named have room for more. */
 async function groupWith(roomy: string[], seed: number): Promise<Group> {
   const world = new World(seed);
   const cluster = await Cluster.make(world, ['a', 'b'], BLOCKS);
-  for (const name of roomy) cluster.node(name).image = await enlarged(cluster.node(name).image);
+  for (const name of roomy)
+    cluster.node(name).image = await enlargedImage(cluster.node(name).image, ROOM * BLOCK_BYTES);
   cluster.register.current.sizeBytes = BLOCKS * BLOCK_BYTES;
   // So that it is primary.
   cluster.node('a').boot();

@@ -39,7 +39,8 @@ export class Cluster {
   /** Nodes run with `--when-isolated available`. */
   available = false;
   readonly nodes: SimNode[] = [];
-  readonly blocks: number;
+  /** What the volume has, by the register. */
+  blocks: number;
   register!: SimRegister;
   times: Times = DEFAULT_TIMES;
   diskMs = 1.5;

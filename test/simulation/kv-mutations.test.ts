@@ -19,6 +19,7 @@ const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulation
   ['zeroBeforeReuse', 1, { nodes: 2, only: 'full' }],
   ['rebuildAfterCopies', 1, { nodes: 2 }],
   ['rebuildAfterOpening', 3, { nodes: 2, only: 'forgotten' }],
+  ['readBehindEnd', 2, { nodes: 2, only: 'grown' }],
   ['keepOrder', 1, { nodes: 2, only: 'scarce memory' }],
   ['readsUnderGrant', 1, { nodes: 2, only: 'cut backups' }],
   ['watchWhole', 1, { nodes: 2 }],

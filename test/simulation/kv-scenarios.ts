@@ -4,12 +4,15 @@ import type { Slot } from '../../src/storage/arena.ts';
 import type { Cluster } from './cluster.ts';
 import type { KvHabits } from './kv-client.ts';
 import { backupOf, crashFor, every, forgets } from './scenarios.ts';
+import { raise } from './growth.ts';
 import type { SimNode } from './sim-node.ts';
 
 export type KvScenario =
-  'scarce memory' | 'cut backups' | 'full' | 'emptied' | 'forgotten' | 'failovers' | 'many sessions';
+  'scarce memory' | 'cut backups' | 'full' | 'emptied' | 'forgotten' | 'failovers' | 'many sessions' | 'grown';
 
 interface Directed {
+  /** The volume grows on the way. */
+  grows?: boolean;
   rules?: Partial<KvRules>;
   prepare: (cluster: Cluster, habits: KvHabits) => void;
   /** Until that time. */
@@ -19,6 +22,8 @@ interface Directed {
 /** When clients end. */
 export const HEAL_MS = 6500;
 const LARGE_PAGES = 63;
+/** What the disks of a volume that grows have room for. */
+export const ROOM_BLOCKS = 9 * 256 + 77;
 
 /** What else runs in a node has all the large slots for a while. */
 function hold(cluster: Cluster, node: SimNode, forMs: number): void {
@@ -101,6 +106,27 @@ export const KV_SCENARIOS: Record<KvScenario, Directed> = {
       Object.assign(habits, { thinkMs: 6, readShare: 0.4, largeShare: 0.1 });
     },
     unleash: every(2000, (cluster, primary) => forgets(cluster, primary, () => {})),
+  },
+
+  /** The volume grows, and a backup that is brought back then does not know it; then the primary falls. */
+  grown: {
+    grows: true,
+    prepare: (_cluster, habits) => {
+      Object.assign(habits, { thinkMs: 10, readShare: 0.4, backupShare: 0.6, largeShare: 0.7, largeBytes: 190_000 });
+      Object.assign(habits, { deleteShare: 0.1 });
+    },
+    unleash: every(2000, (cluster, primary) => {
+      const { world, register } = cluster;
+      const backup = backupOf(cluster, primary);
+      if (backup === undefined) return;
+      register.unreachable.add(backup.name);
+      raise(cluster, Math.min(ROOM_BLOCKS, cluster.blocks + 500));
+      world.after(250, () => crashFor(cluster, backup, world.random.chance(0.5), 30));
+      world.after(1600, () => {
+        register.unreachable.clear();
+        if (world.random.chance(0.5)) crashFor(cluster, primary, world.random.chance(0.5), 300);
+      });
+    }),
   },
 
   /** The primary falls with answers under way. */

@@ -2,7 +2,9 @@
 import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { HostedKv } from '../../src/node/hosted-kv.ts';
 import type { KvServed } from '../../src/node/kv-served.ts';
+import { VolumeSize } from '../../src/node/volume-size.ts';
 import type { BackupVolume } from '../../src/replication/backup-volume.ts';
+import type { GroupRegister } from '../../src/replication/group-register.ts';
 import type { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { Replica } from '../../src/replication/replica.ts';
 import { Arena } from '../../src/storage/arena.ts';
@@ -94,6 +96,13 @@ export class SimNode {
     const live = (run: () => void): void => {
       if (this.life === life) this.receive(() => this.life === life && run());
     };
+    const size = new VolumeSize(store, (message, fields) =>
+      world.note(`${this.name}: ${message} ${JSON.stringify(fields)}`),
+    );
+    let sizeBytes = 0;
+    const heard = (register: GroupRegister | null): void => {
+      sizeBytes = Math.max(sizeBytes, register?.sizeBytes ?? 0);
+    };
     if (cluster.kvRules !== null) this.kv = this.hostKv(store, disk, cluster.kvRules, live);
     const { kv } = this;
     this.replica = new Replica({
@@ -112,10 +121,19 @@ export class SimNode {
           if (!cluster.happens(this, message)) cluster.happened(this, message);
         },
         connect: (node) => cluster.connect(this, node, live),
-        readRegister: () => cluster.register.read(this.name, (register) => live(() => this.replica?.learn(register))),
+        readRegister: () =>
+          cluster.register.read(this.name, (register) =>
+            live(() => {
+              heard(register);
+              this.replica?.learn(register);
+            }),
+          ),
         compareAndSet: (token, version, next) =>
           cluster.register.compareAndSet(this.name, version, next, (outcome) =>
-            live(() => this.replica?.casSettled(token, outcome)),
+            live(() => {
+              heard('register' in outcome ? outcome.register : null);
+              this.replica?.casSettled(token, outcome);
+            }),
           ),
         serve: (volume) => {
           if (this.life !== life) return;
@@ -133,6 +151,7 @@ export class SimNode {
       },
     });
     const tick = (): void => {
+      size.follow({ volume: 'sim', sizeBytes });
       this.replica?.tick();
       this.kv?.tick();
       void this.volume?.zeroSome();

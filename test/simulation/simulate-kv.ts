@@ -4,11 +4,12 @@ import { ALL_RULES } from '../../src/replication/rules.ts';
 import { Cluster } from './cluster.ts';
 import { unleashFaults } from './faults.ts';
 import { commonContent, unrest } from './final-checks.ts';
+import { makeRoom, raise } from './growth.ts';
 import { Histories } from './histories.ts';
 import { type Known, apart, builtFrom, keysWrong, knownBy } from './kv-checks.ts';
 import { KV_HABITS, KvClient, type KvHabits } from './kv-client.ts';
 import { KvHistories, SKEW_MS, keysOf } from './kv-histories.ts';
-import { HEAL_MS, KV_SCENARIOS, type KvScenario, scarceMemory } from './kv-scenarios.ts';
+import { HEAL_MS, KV_SCENARIOS, type KvScenario, ROOM_BLOCKS, scarceMemory } from './kv-scenarios.ts';
 import { KvWatcher } from './kv-watcher.ts';
 import type { SimulationResult } from './simulate.ts';
 import { World } from './world.ts';
@@ -20,6 +21,8 @@ const AGAIN_MS = 20_000;
 const REST_MS = 1500;
 /** Six segments, of which clients get three. */
 const BLOCKS = 6 * 256;
+/** In which a volume that grows is raised to that size; the second has room for no more whole segments than this. */
+const GROWN_BLOCKS = [7 * 256 + 100, ROOM_BLOCKS];
 const CLIENTS = 4;
 /** A block that nobody has any more keeps them from being whole. */
 const HINDERED = 'hindered';
@@ -29,6 +32,8 @@ export interface KvSimulationOptions {
   rules?: Partial<KvRules>;
   /** Only faults of that kind. */
   only?: KvScenario;
+  /** The volume becomes larger, twice. */
+  grows?: boolean;
 }
 
 export interface KvSimulationResult extends SimulationResult {
@@ -53,6 +58,7 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
   if (random.chance(0.3)) Object.assign(habits, { largeShare: 0, thinkMs: 12 });
   if (random.chance(0.2)) for (const node of cluster.nodes) if (random.chance(0.4)) node.slowness = 8;
   scenario?.prepare(cluster, habits);
+  if (scenario === null ? options.grows === true : scenario.grows === true) await makeRoom(cluster, ROOM_BLOCKS);
   const histories = new KvHistories((reason) => cluster.fail(reason));
   const clients = Array.from({ length: CLIENTS }, (_, i) => new KvClient(cluster, habits, histories, BigInt(i + 1)));
   const watchers = ['', 'p/'].map((prefix, i) => new KvWatcher(cluster, habits, histories, BigInt(i + 101), prefix));
@@ -103,6 +109,8 @@ export async function simulateKv(seed: number, options: KvSimulationOptions = {}
     for (const node of cluster.nodes) node.boot();
     for (const one of [...clients, ...watchers]) one.start();
     if (scenario === null) {
+      if (options.grows === true)
+        for (const blocks of GROWN_BLOCKS) world.after(random.next() * FAULTS_MS, () => raise(cluster, blocks));
       unleashFaults(cluster, { untilMs: FAULTS_MS, diskFaults: random.chance(0.3), rot: seed % 10 === 6 });
       if (random.chance(0.3)) scarceMemory(cluster, FAULTS_MS);
     } else scenario.unleash(cluster, FAULTS_MS);

@@ -260,7 +260,7 @@ growth('given up, or interrupted: nothing is left', async () => {
   rmSync(dir, { recursive: true });
 });
 
-growth('refused: less, no size of blocks, too much, key-value, damaged', async () => {
+growth('refused: less, no size of blocks, too much, damaged', async () => {
   const dir = await created({ sizeBytes: 2 * MiB });
   await using(dir, ({ open: { store } }) => {
     const refuses = (
@@ -270,13 +270,11 @@ growth('refused: less, no size of blocks, too much, key-value, damaged', async (
     ): Promise<unknown> => refused(code, () => Promise.resolve().then(() => checkGrowth(one, toBytes)));
     assert.is(checkGrowth(store, 2 * MiB), false, 'it has that');
     assert.is(checkGrowth(store, 2 * MiB + BLOCK_BYTES), true);
-    const kv = { name: 'kv', superblock: { ...store.superblock, kind: 'kv' as const } };
     const bad = { name: 'bad', superblock: { ...store.superblock, health: 'damaged' as const } };
     return Promise.all([
       refuses('INVALID_ARGUMENT', MiB),
       refuses('INVALID_ARGUMENT', 3 * MiB + 1),
       refuses('TOO_LARGE', 17 * TiB),
-      refuses('UNSUPPORTED', 3 * MiB, kv),
       refuses('DAMAGED', 3 * MiB, bad),
     ]);
   });

@@ -20,6 +20,7 @@ interface Record {
 
 export class KvDisk implements BlockReader {
   readonly bytes: Buffer;
+  /** What it has room for. */
   readonly blocks: number;
   readonly content: KvContent;
   readonly backup: KvContent;
@@ -32,14 +33,15 @@ export class KvDisk implements BlockReader {
   readonly rules: KvRules;
 
   constructor(blocks: number, rules: Partial<KvRules> = {}) {
-    this.blocks = blocks;
+    this.blocks = this.log.blocks = blocks;
     this.rules = { ...ALL_KV_RULES, ...rules };
     this.bytes = Buffer.alloc(blocks * BLOCK_BYTES);
     this.content = new KvContent(blocks, this.rules);
     this.backup = new KvContent(blocks, this.rules);
   }
 
-  readonly log: KvLog = {
+  readonly log: KvLog & { blocks: number } = {
+    blocks: 0,
     write: (first, batch, done) => {
       const blocks = Math.ceil(batch.length / BLOCK_BYTES);
       const bytes = Buffer.alloc(blocks * BLOCK_BYTES);
