@@ -6,8 +6,8 @@
  *
  * Guarantees: a transaction is in one batch, whole, and a batch is one record; nothing is read that is not committed: a
  * key with a change that is not waits for it; a transaction with an id is executed at most once; memory for what waits is
- * bounded (BUSY beyond it); a full volume takes no more (NO_SPACE), and still deletes; when the volume has grown, the next
- * transaction finds the new room.
+ * bounded (BUSY beyond it); behind a batch that the log refuses nothing is executed; a full volume takes no more
+ * (NO_SPACE), and still deletes; when it has grown, the next transaction finds the new room.
  */
 import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
@@ -48,6 +48,7 @@ import { decodeResult, encodeResult } from './codec.ts';
 import { entryOf, scanIndex } from './reads.ts';
 import { ALL_KV_RULES, type KvRules } from './rules.ts';
 import { SEGMENT_BLOCKS, Segments } from './segments.ts';
+import { full, tooLarge, unknown } from './refusals.ts';
 import { type Present, refusalOf, work } from './transaction.ts';
 import { Watchers } from './watchers.ts';
 
@@ -130,6 +131,8 @@ export class PrimaryKv implements KvVolume {
   private flushing = false;
   private readonly unanswered: BySession<Unanswered> = new BySession();
   private over: HoldfastError | null = null;
+  /** The log refused a batch: what was worked out behind it is void. */
+  private voided: HoldfastError | null = null;
   private readonly rules: KvRules;
   /** The newest version when it began. */
   private readonly foundVersion: number;
@@ -231,7 +234,7 @@ export class PrimaryKv implements KvVolume {
   // --- executing --------------------------------------------------------------------------------------------------------
 
   execute(transaction: Transaction, id: RequestId | null, done: KvDone<TransactionResult>): void {
-    const refusal = this.over ?? refusalOf(transaction, this.limits) ?? this.busy();
+    const refusal = this.over ?? this.voided ?? refusalOf(transaction, this.limits) ?? this.busy();
     if (refusal !== null) return queueMicrotask(() => done(refusal, null));
     if (id !== null && this.repeated(id, done)) return;
     const version = this.version + 1;
@@ -247,13 +250,13 @@ export class PrimaryKv implements KvVolume {
     if (id !== null) items.push(this.answerOf(id, result));
     let bytes = 0;
     for (const item of items) bytes += itemBytes(item);
-    const large = tooLarge(bytes + BATCH_HEADER_BYTES);
+    const large = tooLarge(bytes + BATCH_HEADER_BYTES, MAX_BATCH_BYTES);
     if (large !== null) return queueMicrotask(() => done(large, null));
-    const full = this.noSpace(
+    const noSpace = this.noSpace(
       bytes,
       [...outcome.changes.values()].every((present) => present === null),
     );
-    if (full !== null) return queueMicrotask(() => done(full, null));
+    if (noSpace !== null) return queueMicrotask(() => done(noSpace, null));
     const batch = this.batchFor(bytes);
     batch.items.push(...items);
     batch.bytes += bytes;
@@ -341,12 +344,7 @@ export class PrimaryKv implements KvVolume {
     if (segments.freeBlocks - needed >= reserve) return null;
     cleaner.refused();
     const sizeBytes = segments.count * SEGMENT_BLOCKS * BLOCK_BYTES;
-    return new HoldfastError('NO_SPACE', {
-      operation: 'execute',
-      volume: this.describe().volume,
-      detail: `keys and values take ${this.content.index.liveBytes} of ${sizeBytes} bytes`,
-      remedy: 'delete keys, or make it larger: holdfast volume grow',
-    });
+    return full(this.describe().volume, this.content.index.liveBytes, sizeBytes);
   }
 
   // --- batches ----------------------------------------------------------------------------------------------------------
@@ -402,10 +400,24 @@ export class PrimaryKv implements KvVolume {
     this.log.write(first, encodeBatch('new', items, bytes, this.forgetting.next()), (error) => {
       this.underWay--;
       batch.committed = true;
+      if (error !== null) this.giveUp(error);
       for (const one of batch.done.splice(0)) one(error);
       this.cleaner.written(blocksOf(bytes));
       this.flush();
     });
+  }
+
+  /** What waits was worked out behind it. What was written before goes on; reads see what is applied. */
+  private giveUp(error: HoldfastError): void {
+    this.voided ??= error;
+    this.closeOpen();
+    for (const batch of this.waiting.splice(0)) for (const one of batch.done.splice(0)) one(error);
+    this.waitingBytes = 0;
+  }
+
+  /** It is of no more use, for want of space, and nothing of it is under way: another one may begin with what is applied. */
+  get spent(): boolean {
+    return this.voided?.code === 'NO_SPACE' && this.underWay === 0 && !this.content.isBehind(null);
   }
 
   private writeMoved(items: NewItem[], bytes: number, done: LogDone): boolean {
@@ -484,15 +496,4 @@ export class PrimaryKv implements KvVolume {
 function itemOf(key: Key, present: Present | null, version: number): NewItem {
   if (present === null) return { kind: DELETE, key, version, expiresAtMs: 0, value: EMPTY };
   return { kind: PUT, key, version, expiresAtMs: present.expiresAtMs, value: present.value };
-}
-
-function tooLarge(bytes: number): HoldfastError | null {
-  if (bytes <= MAX_BATCH_BYTES) return null;
-  const detail = `with its headers and its answer it takes ${bytes} bytes, the limit is ${MAX_BATCH_BYTES}`;
-  return new HoldfastError('TOO_LARGE', { operation: 'execute', detail, remedy: 'make it of fewer steps' });
-}
-
-/** Nobody can ask again what became of it. */
-function unknown(error: HoldfastError): HoldfastError {
-  return new HoldfastError('OUTCOME_UNKNOWN', { operation: 'execute', detail: error.message });
 }

@@ -273,6 +273,8 @@ export class HostedKv {
   /** Every 20 ms or so. */
   tick(): void {
     this.primary?.tick();
+    // The disk under a sparse volume was full.
+    if (this.primary?.spent === true && !this.host.store.outOfSpace) this.end();
     if (this.served !== null && (!this.content.valid || this.served.isolated !== this.isolated)) this.end();
     if (this.served === null && !this.building && this.host.nowMs() >= this.retryAtMs) this.goOn();
   }
