@@ -2,7 +2,8 @@
  * A replica's key-value content: the index of what is applied, and which keys have something that is appended and not
  * applied yet. It follows the block store under it record by record, whatever this replica's role is. Pure.
  *
- * Guarantees: while it is `valid` it says what the applied blocks say; what tears batches apart (copies of a
+ * Guarantees: while it is `valid` it says what the blocks say up to some place in the log, so several keys are seen as they
+ * were at one moment: what is applied before something older is, shows when that is; what tears batches apart (copies of a
  * reintegration, the group of records that opens an epoch at a backup) makes it invalid, until it is built anew from the
  * blocks; a build takes in what is applied meanwhile.
  */
@@ -32,10 +33,10 @@ export interface BlockReader {
 
 interface Pending {
   keys: Key[];
-  /** Called when it is applied. */
+  /** Called when it shows. */
   waiters: Array<() => void>;
-  /** To be applied, and what came before it if that matters. */
-  waitsFor: number;
+  /** It is applied, and something older is not: what is kept so is in the journal still, which bounds it. */
+  early: { change: BlockChange; effect: boolean } | null;
 }
 
 export class KvContent {
@@ -73,22 +74,13 @@ export class KvContent {
   appended(token: object, change: BlockChange): void {
     // What is built waits for all of it.
     const keys = this.state === 'invalid' ? [] : this.index.headsIn(change.first, change.blocks);
-    const pending: Pending = { keys, waiters: [], waitsFor: 1 };
-    // What takes entries away is in order only behind what came before it: what they were moved to, or what is newer.
-    if (keys.length > 0) {
-      for (const before of this.pending.values()) {
-        pending.waitsFor++;
-        before.waiters.push(() => this.settle(token, pending));
-      }
-    }
+    const pending: Pending = { keys, waiters: [], early: null };
     if (change.bytes !== null && this.state !== 'invalid') collectKeys(change, keys);
     this.pending.set(token, pending);
     for (const key of keys) this.newestOf.set(key, pending);
   }
 
-  /** It is applied, or something that it waits for is over. */
   private settle(token: object, pending: Pending): void {
-    if (--pending.waitsFor > 0) return;
     this.pending.delete(token);
     for (const key of pending.keys) if (this.newestOf.get(key) === pending) this.newestOf.delete(key);
     for (const wake of pending.waiters.splice(0)) wake();
@@ -96,6 +88,23 @@ export class KvContent {
 
   /** @param effect false: it came to nothing */
   applied(token: object, change: BlockChange, effect: boolean): void {
+    const pending = this.pending.get(token);
+    const isOldest = pending === undefined || this.pending.keys().next().value === token;
+    if (!isOldest && this.state !== 'invalid') {
+      pending.early = { change: { ...change, bytes: change.bytes && new Uint8Array(change.bytes) }, effect };
+      return;
+    }
+    this.show(token, change, effect);
+    // What that leads to may apply and append more.
+    for (let [next] = this.pending; next !== undefined && next[1].early !== null; [next] = this.pending) {
+      const { early } = next[1];
+      next[1].early = null;
+      this.show(next[0], early.change, early.effect);
+    }
+  }
+
+  /** Everything older is applied. */
+  private show(token: object, change: BlockChange, effect: boolean): void {
     if (this.state !== 'invalid' && effect) {
       for (let i = 0; this.touched !== null && i < change.blocks; i++) this.touched.add(change.first + i);
       this.index.write(change.first, change.blocks, change.bytes);
@@ -143,6 +152,8 @@ export class KvContent {
     this.forgetting = 0;
     this.history.clear(0);
     this.newestOf.clear();
+    // What is applied is in the blocks.
+    for (const [token, { early }] of this.pending) if (early !== null) this.settle(token, this.pending.get(token)!);
     // Whoever reads is told so; what is not applied yet stays in mind, for what is built next.
     for (const { waiters } of this.pending.values()) for (const wake of waiters.splice(0)) wake();
   }

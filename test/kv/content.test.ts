@@ -15,9 +15,9 @@ const READER: BlockReader = {
   read: (_first, count, done) => queueMicrotask(() => done(null, new Uint8Array(count * BLOCK_BYTES))),
 };
 
-/** A batch of one entry of key `k`; null: its deletion. */
-function batch(first: number, kind: 'new' | 'moved', version: number, value: string | null): BlockChange {
-  const common = { key: 'k', version, expiresAtMs: 0 };
+/** A batch of one entry of key `k`, or another; null: its deletion. */
+function batch(first: number, kind: 'new' | 'moved', version: number, value: string | null, key = 'k'): BlockChange {
+  const common = { key, version, expiresAtMs: 0 };
   const item: NewItem =
     value === null
       ? { kind: DELETE, value: EMPTY, ...common }
@@ -74,6 +74,29 @@ test('a newer change of a key is waited for also when zeros of where it was are 
   assert.equal(seen, []);
   content.applied(deleted, deleted, true);
   assert.equal(seen, [null]);
+});
+
+test('of several keys one moment is seen, in whatever order the changes are applied', async () => {
+  const content = await withOld();
+  const [before, first, second] = [
+    batch(SEGMENT, 'new', 2, 'x', 'other'),
+    batch(SEGMENT + 1, 'new', 3, 'one'),
+    batch(SEGMENT + 2, 'new', 4, 'two', 'j'),
+  ] as const;
+  const seen: Array<[k: string | null, j: boolean]> = [];
+  const look = (): number => seen.push([textOf(content), content.index.find('j') !== null]);
+  content.appended(before, before);
+  content.whenApplied(null, look);
+  content.appended(first, first);
+  content.appended(second, second);
+  content.applied(second, second, true);
+  // Whose memory it is uses it for something else.
+  second.bytes!.fill(0);
+  content.applied(before, before, true);
+  assert.equal(seen, [['old', false]], 'not the second without the first');
+  content.whenApplied(['j'], look);
+  content.applied(first, first, true);
+  assert.equal(seen[1], ['one', true]);
 });
 
 test('what was appended before the keys were read is waited for', async () => {
