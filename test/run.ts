@@ -27,7 +27,7 @@ const { values: flags, positionals: filters } = parseArgs({
     // The three below are for the test of the runner itself.
     dir: { type: 'string', default: OWN_DIR },
     'deadline-ms': { type: 'string', default: '120000' },
-    'grace-ms': { type: 'string', default: '5000' },
+    'grace-ms': { type: 'string', default: '15000' },
   },
 });
 

@@ -378,7 +378,7 @@ export class PeerNetwork {
       },
     });
     this.all.add(stream);
-    this.faults?.hold(socket, node);
+    this.faults?.hold(stream.socket, node);
     stream.sayHello({ ...this.hello(joined), to: node, streamId });
     return stream;
   }

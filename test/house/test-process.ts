@@ -107,6 +107,7 @@ export async function runFile(builtFile: string, options: RunOptions): Promise<F
     if (pid !== undefined) running.add(pid);
     let killed: string | null = null;
     let grace: NodeJS.Timeout | undefined;
+    let question: NodeJS.Timeout | undefined;
     const kill = (why: string): void => {
       killed ??= why;
       if (pid !== undefined) killGroup(pid);
@@ -118,6 +119,8 @@ export async function runFile(builtFile: string, options: RunOptions): Promise<F
     const take = (chunk: string): void => {
       output = (output + chunk).slice(-MAX_OUTPUT);
       if (grace !== undefined || !DURATION.test(output)) return;
+      // One that only takes its time, such as to remove its folders, does not answer.
+      question = setTimeout(() => child.kill('SIGUSR2'), options.graceMs / 2);
       grace = setTimeout(
         () =>
           kill(`the process stayed alive for ${options.graceMs / 1000} s after its last test: something is left open`),
@@ -129,6 +132,7 @@ export async function runFile(builtFile: string, options: RunOptions): Promise<F
     const end = (): void => {
       clearTimeout(deadline);
       clearTimeout(grace);
+      clearTimeout(question);
       if (pid !== undefined) running.delete(pid);
       child.stdout.destroy();
       child.stderr.destroy();
