@@ -1,5 +1,5 @@
 /**
- * `--config FILE` of `holdfast node` and `holdfast coordinator`, and `holdfast config check | example`.
+ * `--config FILE` of the commands that run for long, and `holdfast config check | example`.
  *
  * Guarantees: a flag overrides the file, wherever on the command line it stands; a file with a fault starts nothing, and
  * ends the process with code 2, as a wrong flag does.
@@ -68,7 +68,7 @@ function check(file: string, flags: { json?: boolean }, all: readonly Keys[]): v
     for (const one of findings) process.stdout.write(`${lineOf(file, one)}\n`);
     if (good) process.stdout.write(`${file}: good, for ${sections.join(' and ')}\n`);
     else if (findings.length === 0)
-      process.stdout.write(`${file}:1:1: it has no section: write node: or coordinator:\n`);
+      process.stdout.write(`${file}:1:1: it has no section: write ${SECTIONS.join(': or ')}:\n`);
     for (const key of missing)
       process.stdout.write(`  ${key} is not in it: the command line or the environment must give it\n`);
   }
@@ -86,7 +86,7 @@ export function addConfigCommand(
     command.option('--config <file>', 'YAML with these flags as keys; flags override it: holdfast config example');
     command.on('option:config', (file: string) => apply(file, command, keys, all));
   }
-  const config = program.command('config').description('config files of nodes and coordinators');
+  const config = program.command('config').description('config files of the commands that run for long');
   config
     .command('check <file>')
     .description('what is wrong in it, with line, column and key. Exit codes: 0 good, 1 not')
@@ -97,7 +97,7 @@ export function addConfigCommand(
     );
   config
     .command('example [section]')
-    .description('print a file with all keys, explained: node (default) or coordinator')
+    .description(`print a file with all keys, explained: ${SECTIONS.join(', ')}`)
     .addHelpText('after', '\nExample:\n  holdfast config example node > node.yaml')
     .action((section: string = 'node') => run(() => Promise.resolve(example(section, all))));
 }

@@ -5,12 +5,15 @@
  * one that holds.
  */
 import { stringify } from 'yaml';
-import type { Key, Keys } from './config-schema.ts';
+import type { Key, Keys, Section } from './config-schema.ts';
 
 const WIDTH = 100;
-const HEAD: Record<string, string[]> = {
+const HEAD: Record<Section, string[]> = {
   node: ['A node of a cluster: holdfast node --config FILE'],
   coordinator: ['The coordinator of a cluster: holdfast coordinator --config FILE'],
+  serve: ['A volume by itself: holdfast serve DIR --config FILE'],
+  nbd: ['A gateway: holdfast nbd URL --config FILE'],
+  up: ['A cluster on this machine, to try it out: holdfast up --config FILE'],
 };
 
 function wrapped(text: string, indent: string): string[] {
@@ -36,7 +39,7 @@ function valueOf({ option, type }: Key): string {
 
 export function exampleOf({ section, keys }: Keys): string {
   const lines = [
-    ...HEAD[section]!.map((line) => `# ${line}`),
+    ...HEAD[section].map((line) => `# ${line}`),
     '# Flags of the command line override what is here; what neither gives comes from the environment, then from the default.',
     '# Relative paths start from the folder of this file. Secrets are never in it: a key that ends in File names their file.',
     `${section}:`,

@@ -91,7 +91,7 @@ export function parseConfig(text: string, folder: string, sections: readonly Key
     const at = startOf(key);
     const keys = sections.find(({ section }) => section === name);
     if (keys === undefined)
-      find(at, name, `no such section; there are ${SECTIONS.join(' and ')}`, nearest(name, SECTIONS));
+      find(at, name, `no such section; there are ${SECTIONS.join(', ')}`, nearest(name, SECTIONS));
     else if (isMap(value)) values.set(name, valuesOf(document, keys, folder, find));
     else if (value === null || (isScalar(value) && value.value === null)) values.set(name, {});
     else find(startOf(value), name, 'it is a section: write its keys below it, indented');

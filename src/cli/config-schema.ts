@@ -8,14 +8,14 @@ import type { Command, Option } from 'commander';
 import { z } from 'zod';
 import { type ValueType, keyOf, typeOf } from './config-types.ts';
 
-/** Commands that take a file. Each has a section of its name. */
-export const SECTIONS = ['node', 'coordinator'] as const;
+/** Commands that run for long, and take a file. Each has a section of its name; its arguments stay on the command line. */
+export const SECTIONS = ['node', 'coordinator', 'serve', 'nbd', 'up'] as const;
 export type Section = (typeof SECTIONS)[number];
 
 /** Of the command line only. */
 const NO_KEYS = ['config', 'help'];
 /** Without which the command does not start, though commander is not told so: other commands lie below it. */
-const NEEDED: Record<Section, string[]> = { node: ['coordinator'], coordinator: ['dir'] };
+const NEEDED: Partial<Record<Section, string[]>> = { node: ['coordinator'], coordinator: ['dir'] };
 
 export interface Key {
   readonly key: string;
@@ -38,7 +38,9 @@ export function keysOf(command: Command, section: Section): Keys {
   const keys = options.flatMap((option): Key[] => {
     const type = typeOf(option);
     const key = keyOf(option);
-    return type === null ? [] : [{ key, option, type, needed: option.mandatory || NEEDED[section].includes(key) }];
+    return type === null
+      ? []
+      : [{ key, option, type, needed: option.mandatory || NEEDED[section]?.includes(key) === true }];
   });
   return {
     section,

@@ -71,6 +71,7 @@ const BY_PLACEHOLDER: Record<string, ValueType> = {
   dir: path('the path of a folder', './data'),
   file: path('the path of a file, never what is in it', './file'),
   size,
+  duration: type('a duration, such as 30s', '30s', /^\d+(?:ms|s|m|h)$/),
   ms: {
     words: `a whole number of milliseconds from ${LEAST_MS} to ${MOST_MS}, without a unit`,
     example: '500',
@@ -85,6 +86,7 @@ const BY_PLACEHOLDER: Record<string, ValueType> = {
     schema: z.number('write a number, without a unit').min(0, 'it is less than 0').max(1e12, 'it is too large'),
   },
 };
+const HOST_PORT_OR_UNIX = type('HOST:PORT or unix:/PATH', '10.0.0.1:10809', new RegExp(`^unix:/|${ADDRESS.source}`));
 const ALSO: Record<string, string> = { count: 'n', seconds: 'n', port: 'n', path: 'file', address: 'host:port' };
 
 const oneOf = (...choices: string[]): ValueType => ({
@@ -95,11 +97,12 @@ const oneOf = (...choices: string[]): ValueType => ({
 
 /** Keys whose values the brackets do not tell. */
 const BY_KEY: Record<string, ValueType> = {
-  nbd: type('HOST:PORT or unix:/PATH', '10.0.0.1:10809', new RegExp(`^unix:/|${ADDRESS.source}`)),
   nbdTls: oneOf('require', 'allow', 'off'),
   tlsClientCert: oneOf('require', 'allow'),
   kvTls: oneOf('require', 'off'),
   whenIsolated: oneOf('consistent', 'available'),
+  durability: oneOf('always', 'none'),
+  reads: oneOf('primary', 'any'),
   logLevel: oneOf('info', 'trace', 'debug', 'warn', 'error', 'silent'),
 };
 
@@ -120,11 +123,16 @@ function placeholderOf({ flags }: Option): string {
   return ALSO[found] ?? found;
 }
 
+function byPlaceholder(option: Option): ValueType | undefined {
+  const placeholder = placeholderOf(option);
+  const unix = placeholder === 'host:port' && option.description.includes('unix:PATH');
+  return unix ? HOST_PORT_OR_UNIX : BY_PLACEHOLDER[placeholder];
+}
+
 /** @returns null: nobody has said what the values of this flag look like */
 export function typeOf(option: Option): ValueType | null {
   if (option.argChoices !== undefined) return oneOf(...option.argChoices);
-  const one =
-    BY_KEY[keyOf(option)] ?? (option.isBoolean() || option.negate ? onOff : BY_PLACEHOLDER[placeholderOf(option)]);
+  const one = BY_KEY[keyOf(option)] ?? (option.isBoolean() || option.negate ? onOff : byPlaceholder(option));
   if (one === undefined || !option.variadic) return one ?? null;
   const words = `a list: ${one.words}`;
   return {

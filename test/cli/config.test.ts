@@ -7,9 +7,12 @@ import * as assert from 'uvu/assert';
 import { addConfigCommand, configKeys } from '../../src/cli/config-command.ts';
 import { exampleOf } from '../../src/cli/config-example.ts';
 import { type Finding, lineOf, parseConfig } from '../../src/cli/config-file.ts';
-import { keysOf, nearest } from '../../src/cli/config-schema.ts';
+import { SECTIONS, keysOf, nearest } from '../../src/cli/config-schema.ts';
 import { addCoordinatorCommand } from '../../src/cli/coordinator-command.ts';
+import { addNbdCommand } from '../../src/cli/nbd-command.ts';
 import { addNodeCommand } from '../../src/cli/node-command.ts';
+import { addServeCommand } from '../../src/cli/serve-command.ts';
+import { addUpCommand } from '../../src/cli/up-command.ts';
 import { freePorts } from '../support/free-ports.ts';
 import { holdfast, launch, temporaryFolder } from '../support/server-process.ts';
 
@@ -18,8 +21,8 @@ const run = (work: () => Promise<void>): Promise<void> => work();
 
 function program(): Command {
   const made = new Command('holdfast');
-  addNodeCommand(made, run);
-  addCoordinatorCommand(made, run);
+  for (const add of [addNodeCommand, addCoordinatorCommand, addServeCommand, addNbdCommand, addUpCommand])
+    add(made, run);
   addConfigCommand(made, run);
   return made;
 }
@@ -33,7 +36,7 @@ const refuses = (text: string, ...expected: RegExp[]): void => {
   expected.forEach((pattern, i) => assert.match(findings[i]!, pattern));
 };
 
-test('every flag of both commands has a key, and every key a flag', () => {
+test('every flag of these commands has a key, and every key a flag', () => {
   const commands = program().commands;
   for (const { section, keys, untyped } of ALL) {
     assert.equal(
@@ -81,7 +84,10 @@ test('unknown keys, wrong types, wrong units, keys that are there twice: line, c
   refuses('node:\n  listn: 127.0.0.1:7401\n', /^f:2:3: node\.listn: no such key; did you mean listen\?$/);
   refuses('node:\n  peer-listen: 127.0.0.1:7441\n', /^f:2:3: node\.peer-listen: .*did you mean peerListen\?$/);
   refuses('node:\n  qqqqq: 1\n', /^f:2:3: node\.qqqqq: no such key$/);
-  refuses('nod:\n  name: a\n', /^f:1:1: nod: no such section; there are node and coordinator; did you mean node\?$/);
+  refuses(
+    'nod:\n  name: a\n',
+    /^f:1:1: nod: no such section; there are node, coordinator, serve, nbd, up; did you mean node\?$/,
+  );
   refuses('node:\n  name: 7\n', /^f:2:9: node\.name: it is not a text/);
   refuses('node:\n  listen: 7401\n', /^f:2:11: node\.listen: it is not a text: write HOST:PORT/);
   refuses('node:\n  listen: localhost\n', /^f:2:11: node\.listen: write HOST:PORT/);
@@ -102,6 +108,9 @@ test('unknown keys, wrong types, wrong units, keys that are there twice: line, c
   refuses('node:\n  name: &x a\n', /^f:2:\d+: an anchor/);
   refuses('node:\n  name: &x a\n  dir: *x\n', /^f:2:\d+: an anchor/, /^f:3:\d+: an alias/);
   refuses('node:\n  name: !secret a\n', /^f:2:\d+: .*(?:tag|TAG|Unresolved)/, /^f:2:\d+: a tag/);
+  refuses('nbd:\n  listen: unix:relative\n', /^f:2:11: nbd\.listen: write HOST:PORT or unix:\/PATH/);
+  refuses('nbd:\n  retry: 30\n', /^f:2:10: nbd\.retry: .*write a duration, such as 30s/);
+  refuses('serve:\n  durability: sometimes\n', /^f:2:15: serve\.durability: write always, or none/);
   // All of them at once.
   refuses('node:\n  listn: a\n  heartbeatMs: 1s\ncoordinator:\n  dri: x\n', /^f:2:3/, /^f:3:16/, /^f:5:3.*mean dir\?/);
 });
@@ -178,6 +187,35 @@ test('a coordinator and a node run from a file; a flag overrides it, before it a
   }
 });
 
+test('a volume by itself and a gateway to it run from one file, whose section each takes', async () => {
+  const dir = temporaryFolder();
+  const file = join(dir, 'both.yaml');
+  const [client, exported] = await freePorts(2);
+  const lines = [
+    'serve:',
+    '  size: 1MiB',
+    '  allowSparse: true',
+    '  name: filed',
+    `  listen: 127.0.0.1:${client}`,
+    'nbd:',
+    `  listen: 127.0.0.1:${exported}`,
+    '  readOnly: true',
+    '  retry: 30s',
+    '  connections: 2',
+  ];
+  writeFileSync(file, `${lines.join('\n')}\n`);
+  const server = await launch<{ listen: string; volume: string }>(['serve', join(dir, 'v'), '--config', file], {});
+  assert.equal([server.info.listen, server.info.volume], [`127.0.0.1:${client}`, 'filed']);
+  const url = `holdfast://127.0.0.1:${client}/filed`;
+  const gateway = await launch<{ nbd: string; readOnly: boolean }>(['nbd', url, '--config', file], {});
+  assert.is(gateway.info.readOnly, true);
+  assert.match(gateway.info.nbd, new RegExp(`:${exported}\\b`));
+  for (const { child, exited } of [gateway, server]) {
+    child.kill('SIGTERM');
+    assert.is((await exited).code, 0);
+  }
+});
+
 test('a file with a fault starts nothing, and ends the process with code 2; config check with 1', async () => {
   const dir = temporaryFolder();
   const file = join(dir, 'node.yaml');
@@ -199,7 +237,7 @@ test('a file with a fault starts nothing, and ends the process with code 2; conf
 
 test('config example prints what config check takes', async () => {
   const dir = temporaryFolder();
-  for (const section of ['node', 'coordinator']) {
+  for (const section of SECTIONS) {
     const { code, stdout } = await holdfast(['config', 'example', section]);
     assert.is(code, 0);
     const file = join(dir, `${section}.yaml`);
