@@ -30,7 +30,20 @@ export class GrantedHost implements ConnectionHost {
     this.serverName = inner.serverName;
     this.nodeName = inner.nodeName;
     this.mayWrite = grant.role !== 'read';
-    this.admin = grant.role === 'admin' ? inner.admin : () => Promise.reject(this.denied('ADMIN', 'is no admin'));
+    this.admin = grant.role === 'admin' ? inner.admin : (request) => this.holdWrites(request, inner.admin);
+  }
+
+  /**
+   * Who may write to a volume may hold its writers back for a moment, as a backup does: he could do worse to them.
+   * @throws HoldfastError ACCESS: he may not, or asks for anything else
+   */
+  private async holdWrites(request: unknown, admin: ConnectionHost['admin']): Promise<object> {
+    const { op, volumeId } = request as Record<string, unknown>;
+    const asks = op === 'hold-writes' || op === 'let-writes';
+    if (!this.mayWrite || !asks || admin === undefined) throw this.denied('ADMIN', 'is no admin');
+    const found = this.volumes().some((volume) => Buffer.from(volume.info().volumeId).toString('hex') === volumeId);
+    if (!found) throw this.denied(op, 'permits no such volume that is served here');
+    return admin(request);
   }
 
   private denied(operation: string, what: string): HoldfastError {

@@ -3,6 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { pause } from '../../src/cli/cluster.ts';
+import { admin } from '../../src/client/admin.ts';
 import { connectKv } from '../../src/client/index.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { freePorts } from '../support/free-ports.ts';
@@ -67,6 +69,36 @@ test('and not without one', async () => {
   const redis = await portOf(backup);
   assert.match(String(await redis.call('SET', 'k', 'w')), /^-/);
   redis.close();
+});
+
+test('who may write to a disk may hold its writers back for a backup; nobody else, and nothing else', async () => {
+  await cluster.create('disk', '8MiB', 2, '--allow-sparse');
+  await cluster.untilSafe();
+  const { volumeId, primary } = (await cluster.status()).volumes.find(({ volume }) => volume === 'disk')!;
+  const at = cluster.slot(primary).address;
+  const writer = await create('writer', '--role', 'read-write', '--volume', 'disk');
+  const reader = await create('reader', '--role', 'read', '--volume', 'disk');
+  for (const name of ['a', 'b']) cluster.slot(name).running!.child.kill('SIGHUP');
+  const hold = { op: 'hold-writes', volumeId, ms: 5000 };
+  const codeOf = (token: string, request: { op: string }): Promise<string> =>
+    admin(at, request, { token }).then(
+      () => 'done',
+      ({ code, message }: { code: string; message: string }) => `${code}: ${message}`,
+    );
+  // The files are read again in the background.
+  while (/does not take that token/.test(await codeOf(reader, hold))) await pause(10);
+  assert.match(await codeOf(app, hold), /^ACCESS: .*"app" permits no such volume/);
+  assert.match(await codeOf(reader, hold), /^ACCESS: .*"reader" is no admin/);
+  assert.match(await codeOf(writer, { op: 'resign', volumeId } as { op: string }), /^ACCESS: .*"writer" is no admin/);
+  const { token } = await admin(at, hold, { token: writer });
+  assert.equal(await admin(at, { op: 'let-writes', volumeId, token }, { token: writer }), { wasHeld: true });
+
+  const backup = join(folder, 'disk.hfb');
+  const env = { HOLDFAST_TOKEN: writer };
+  const made = await holdfast(['volume', 'export', cluster.url('disk'), backup, '--mark', 'm', '--hold', '500'], {
+    env,
+  });
+  assert.is(made.code, 0, made.stderr);
 });
 
 test.run();
