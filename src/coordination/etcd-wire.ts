@@ -70,9 +70,9 @@ function badReply(operation: string, detail: string): HoldfastError {
   });
 }
 
-function errorOf({ body }: HttpReply): { code: number; message: string } {
+function errorOf({ body, text }: HttpReply): { code: number; message: string } {
   const { code, message, error } = (body ?? {}) as { code?: unknown; message?: unknown; error?: unknown };
-  const words = typeof message === 'string' ? message : typeof error === 'string' ? error : 'no etcd error';
+  const words = typeof message === 'string' ? message : typeof error === 'string' ? error : text || 'no etcd error';
   return { code: typeof code === 'number' ? code : -1, message: words };
 }
 
@@ -96,11 +96,18 @@ function isGatewayOff({ status, body }: HttpReply): boolean {
   return status === 404 && (body === null || typeof body !== 'object');
 }
 
+/** With users and --client-cert-auth both, etcd's gateway takes no certificate that could be meant to name a user. */
+function isCommonNameRefused({ status, text }: HttpReply): boolean {
+  return status === 400 && (text ?? '').startsWith('CommonName of client');
+}
+
 /** @throws HoldfastError ACCESS, NO_SPACE, IO_ERROR unless the reply is good */
 export function refuseErrors(reply: HttpReply, operation: string): Record<string, unknown> {
   if (reply.status === 200) return objectOf(reply.body, operation);
   const { code, message } = errorOf(reply);
-  const denied = code === UNAUTHENTICATED || code === PERMISSION_DENIED || message.includes('etcdserver: user name is');
+  const named = isCommonNameRefused(reply);
+  const userless = message.includes('etcdserver: user name is');
+  const denied = code === UNAUTHENTICATED || code === PERMISSION_DENIED || userless || named;
   const full = code === RESOURCE_EXHAUSTED && message.includes('space exceeded');
   const found: ErrorCode =
     denied || message.includes('authentication failed') ? 'ACCESS' : full ? 'NO_SPACE' : 'IO_ERROR';
@@ -109,10 +116,12 @@ export function refuseErrors(reply: HttpReply, operation: string): Record<string
     detail: `etcd: ${message} (HTTP ${reply.status})`,
     remedy: isGatewayOff(reply)
       ? 'start etcd with its JSON gateway: enable-grpc-gateway: true in its config file, or --enable-grpc-gateway'
-      : found === 'ACCESS'
-        ? "give the name and password of an etcd user whose role may read and write the keys under Holdfast's prefix"
-        : found === 'NO_SPACE'
-          ? 'compact and defragment etcd, then: etcdctl alarm disarm'
-          : undefined,
+      : named
+        ? 'give HOLDFAST_ETCD_CERT a certificate whose subject has no CN: where etcd has users, its gateway takes no other'
+        : found === 'ACCESS'
+          ? "give the name and password of an etcd user whose role may read and write the keys under Holdfast's prefix"
+          : found === 'NO_SPACE'
+            ? 'compact and defragment etcd, then: etcdctl alarm disarm'
+            : undefined,
   });
 }

@@ -30,6 +30,8 @@ export interface HttpReply {
   status: number;
   /** undefined: no JSON. */
   body: unknown;
+  /** What it says if it is no JSON; the beginning of it. */
+  text?: string;
 }
 
 export interface CallBounds {
@@ -57,6 +59,7 @@ export class CallFailure extends Error {
 
 const MAX_REPLY_BYTES = 16 * 1024 * 1024;
 const MAX_LINE_BYTES = 1024 * 1024;
+const MAX_TEXT_LENGTH = 200;
 const KEEP_ALIVE_MS = 10_000;
 
 interface Opened {
@@ -149,7 +152,10 @@ export function httpCall(
       response.on('end', () => {
         if (!response.complete) return fail('the reply was cut off');
         settle();
-        resolve({ status: response.statusCode ?? 0, body: parsed(Buffer.concat(chunks).toString()) });
+        const text = Buffer.concat(chunks).toString();
+        const parsedBody = parsed(text);
+        const rest = parsedBody === undefined && { text: text.slice(0, MAX_TEXT_LENGTH).trim() };
+        resolve({ status: response.statusCode ?? 0, body: parsedBody, ...rest });
       });
     });
   });

@@ -22,6 +22,20 @@ test('the error says how to turn it on', () => {
   }
 });
 
+test('a certificate with a CN, refused in plain text where there are users: what etcd says, and which one it takes', () => {
+  const text = 'CommonName of client sending a request against gateway will be ignored and not used as expected';
+  try {
+    refuseErrors({ status: 400, body: undefined, text }, 'list');
+    assert.unreachable();
+  } catch (error) {
+    assert.instance(error, HoldfastError);
+    const { code, details } = error as HoldfastError;
+    assert.is(code, 'ACCESS');
+    assert.match(details.detail ?? '', text);
+    assert.match(details.remedy ?? '', /has no CN/);
+  }
+});
+
 test('other errors keep theirs', () => {
   assert.is(remedyOf(404, { code: 5, message: 'etcdserver: not found' }), undefined);
   assert.match(remedyOf(403, { code: 7, message: 'permission denied' }) ?? '', /name and password/);
