@@ -81,12 +81,13 @@ tidy_up() {
     # With the unshare ends its child, the PID 1, and with that all the others.
     kill -KILL "$outer" 2>/dev/null
     wait "$outer" 2>/dev/null
-    for _ in $(seq 100); do
-      [ -z "$(find "$group" -name cgroup.procs -exec cat {} + 2>/dev/null)" ] && break
-      sleep 0.1
-    done
   fi
-  find "$group" -depth -type d -exec rmdir {} \;
+  # What was killed leaves its group when it is gone.
+  for _ in $(seq 100); do
+    find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+    [ -e "$group" ] || break
+    sleep 0.1
+  done
   rm -rf "$folder"
 }
 trap tidy_up EXIT
@@ -185,6 +186,10 @@ step 'certificates and tokens, as in docs/security.md; root alone reads the keys
     issue etcd IP:10.0.0.9
     issue operator URI:holdfast:admin:operator
     issue app email:app@example.com
+    # etcd that knows users and asks for certificates refuses one with a CN at its gateway.
+    openssl req -newkey ed25519 -nodes -keyout etcd-c.key -out etcd-c.csr -subj "/O=holdfast"
+    openssl x509 -req -in etcd-c.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 90 -out etcd-c.crt
+    chmod 600 etcd-c.key
   } 2>/dev/null
   holdfast token create app --role read-write --volume vm1 --tokens tokens > app.token
   mkdir -p /etc/holdfast && cp ca.crt /etc/holdfast && ls -l *.key'
@@ -226,4 +231,169 @@ same() {
       cmp - /tmp/image'
 }
 same 'and reads the same'
+# primary: the unit of the node that vm1 is served by, and the other one.
+primary() {
+  within holdfast status --json | node -e '
+    const { volumes } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
+    const { primary } = volumes.find(({ volume }) => volume === "vm1");
+    console.log(`holdfast-node@${primary}`, `holdfast-node@${primary === "a" ? "b" : "a"}`)'
+}
+main_pid() { value "$1" MainPID; }
+
+printf '\n== the hardening is in force\n'
+for unit in holdfast-coordinator "${nodes[@]}"; do
+  must_be "$unit" ActiveState active
+  must_be "$unit" NRestarts 0
+  within bash -ec '
+    pid=$1
+    # Each of its threads: no capability, no way to one, and the filter of system calls.
+    for task in /proc/$pid/task/*; do
+      grep -q "^NoNewPrivs:.1" $task/status && grep -q "^Seccomp:.2" $task/status && grep -q "^CapEff:.0*$" $task/status &&
+        grep -q "^CapBnd:.0*$" $task/status
+    done
+    echo "   $(ls /proc/$pid/task | wc -l) threads of user $(stat -c %U /proc/$pid), each without capabilities and behind the filter"
+    ! tr "\0" "\n" < /proc/$pid/cmdline | grep -i -e "PRIVATE KEY" -e secret
+    # In its mounts, as root: what root cannot, it cannot.
+    in_it() { nsenter -t $pid -m -- "$@"; }
+    for place in /usr /etc /opt /var/lib; do
+      if in_it touch $place/probe 2>/dev/null; then echo "$place can be written"; exit 1; fi
+    done
+    [ -e /root/pki ] && [ -e /tmp/image ] || { echo "there is nothing that could be hidden"; exit 1; }
+    in_it test ! -e /root/pki
+    in_it test ! -e /tmp/image
+    echo "   in its mounts root itself cannot write to /usr, /etc, /opt, /var/lib; no homes, a /tmp of its own"
+    # The keys: those of this unit alone, for its user alone.
+    [ "$(in_it ls /run/credentials)" = "$2.service" ]
+    echo "   $(in_it stat -c "%A %U %n" /run/credentials/$2.service/key)"
+    in_it setpriv --reuid=holdfast --regid=holdfast --clear-groups cat /run/credentials/$2.service/key | cmp - "/root/pki/${2##*[@-]}.key"
+    if in_it setpriv --reuid=nobody --clear-groups cat /run/credentials/$2.service/key 2>/dev/null; then exit 1; fi
+  ' probe "$(main_pid "$unit")" "$unit" || failed "the hardening of $unit"
+done
+
+# A client that writes one block after the other, and at the end reads them all.
+within tee /opt/package/writer.mjs >/dev/null <<'END'
+import { existsSync } from 'node:fs';
+import { connect } from '/usr/local/lib/node_modules/holdfast/dist/src/client/index.js';
+const pki = '/root/pki';
+const volume = await connect('holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1', {
+  tls: { caFile: `${pki}/ca.crt`, certFile: `${pki}/app.crt`, keyFile: `${pki}/app.key` },
+  tokenFile: `${pki}/app.token`,
+});
+const BLOCKS = 2048, BYTES = 4096, FIRST = 48 * 1024 * 1024;
+const written = new Map();
+let longestMs = 0, n = 0;
+for (; !existsSync('/run/writer-stop') || n < BLOCKS; n++) {
+  const fromMs = performance.now();
+  await volume.write(FIRST + (n % BLOCKS) * BYTES, Buffer.alloc(BYTES, String(n)));
+  written.set(n % BLOCKS, n);
+  longestMs = Math.max(longestMs, performance.now() - fromMs);
+}
+for (const [block, value] of written) {
+  const bytes = Buffer.from(await volume.read(FIRST + block * BYTES, BYTES));
+  if (!bytes.equals(Buffer.alloc(BYTES, String(value)))) throw new Error(`block ${block} is not what was written last`);
+}
+await volume.close();
+console.log(`${n} writes acknowledged, none lost; the longest took ${Math.round(longestMs)} ms`);
+END
+within systemd-run --quiet --unit=writer --property=Restart=no --remain-after-exit node /opt/package/writer.mjs || failed 'the client'
+
+read -r served other <<<"$(primary)"
+step "systemctl restart $served, which is primary, while a client writes" systemctl restart "$served"
+must_be "$served" Result success
+must_be "$served" NRestarts 0
+within journalctl --no-pager --output=cat -u "$served" | grep -q 'Deactivated successfully' || failed 'it did not end with code 0'
+until_so 'it is safe again' holdfast status
+read -r now _ <<<"$(primary)"
+[ "$now" = "$other" ] || failed "$now is primary, not $other"
+echo "   $now is primary now"
+step 'what happened' bash -c 'holdfast events | tail -n 12'
+
+read -r served other <<<"$(primary)"
+pid=$(main_pid "$served")
+step "kill -9 of the main process of $served, which is primary" kill -9 "$pid"
+until_so 'systemd has started it again' bash -c '[ "$(systemctl show --value -p NRestarts "$1")" = 1 ] && systemctl is-active "$1"' - "$served"
+until_so 'it is safe again' holdfast status
+[ "$(main_pid "$served")" != "$pid" ] || failed 'it is the same process'
+
+pid=$(main_pid holdfast-coordinator)
+step 'kill -9 of the coordinator: what is served goes on' kill -9 "$pid"
+until_so 'systemd has started it again' bash -c '[ "$(systemctl show --value -p NRestarts holdfast-coordinator)" = 1 ] && holdfast status'
+
+within touch /run/writer-stop
+until_so 'the client is done' bash -c '[ "$(systemctl show --value -p SubState writer)" = exited ]'
+step 'what it says' journalctl --no-pager --output=cat --identifier=node --unit=writer
+same 'the image is what it was'
+
+step 'a config file with a fault: code 2, and not again and again' bash -c '
+  printf "node:\n  nmae: c\n" > /etc/holdfast/c.yaml; systemctl start holdfast-node@c; true'
+# Between two starts it would be activating.
+until_so 'it has failed for good' bash -c '[ "$(systemctl is-active holdfast-node@c)" = failed ]'
+must_be holdfast-node@c ActiveState failed
+must_be holdfast-node@c ExecMainStatus 2
+must_be holdfast-node@c NRestarts 0
+
+step 'systemctl stop' systemctl stop "${nodes[@]}" holdfast-coordinator
+for unit in holdfast-coordinator "${nodes[@]}"; do
+  must_be "$unit" Result success
+  must_be "$unit" ExecMainStatus 0
+  must_be "$unit" ActiveState inactive
+done
+step 'systemctl start' systemctl start holdfast-coordinator "${nodes[@]}"
+until_so 'it is safe again' holdfast status
+same 'the image is what it was'
+
+if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
+  step 'etcd with TLS and users' bash -ec '
+    cd /root/pki
+    systemd-run --quiet --unit=show-etcd --property=Type=notify etcd --data-dir /var/lib/etcd-show \
+      --listen-client-urls https://10.0.0.9:2379 --advertise-client-urls https://10.0.0.9:2379 \
+      --listen-peer-urls http://127.0.0.1:2380 --logger zap \
+      --cert-file $PWD/etcd.crt --key-file $PWD/etcd.key --trusted-ca-file $PWD/ca.crt --client-cert-auth
+    export ETCDCTL_API=3
+    ctl() { etcdctl --endpoints https://10.0.0.9:2379 --cacert ca.crt --cert c.crt --key c.key "$@"; }
+    ctl user add root:$(openssl rand -hex 8)
+    ctl user grant-role root root
+    ctl role add holdfast
+    ctl role grant-permission holdfast readwrite holdfast/ holdfast0
+    password=$(openssl rand -hex 16)
+    ctl user add holdfast:$password
+    ctl user grant-role holdfast holdfast
+    ctl auth enable
+    at=/run/credentials/holdfast-node@c.service
+    umask 077
+    printf "HOLDFAST_ETCD_USER=holdfast\nHOLDFAST_ETCD_PASSWORD=$password\nHOLDFAST_ETCD_CA=/etc/holdfast/ca.crt\nHOLDFAST_ETCD_CERT=$at/etcd-c.crt\nHOLDFAST_ETCD_KEY=$at/etcd-c.key\n" \
+      > /etc/holdfast/c.env
+    ls -l /etc/holdfast/c.env'
+  step 'a node of it: what is secret in /etc/holdfast/c.env, for root alone' bash -ec '
+    at=/run/credentials/holdfast-node@c.service
+    mkdir -p /etc/systemd/system/holdfast-node@c.service.d
+    {
+      echo "[Service]"
+      printf "LoadCredential=%s:/root/pki/%s\n" crt c.crt key c.key etcd-c.crt etcd-c.crt etcd-c.key etcd-c.key
+    } > /etc/systemd/system/holdfast-node@c.service.d/keys.conf
+    printf "node:\n  name: c\n  dir: /var/lib/holdfast/c\n  listen: 10.0.0.3:7401\n  peerListen: 10.0.0.3:7441\n  coordinator: etcds://10.0.0.9:2379\n  tlsCertFile: $at/crt\n  tlsKeyFile: $at/key\n  tlsCaFile: ca.crt\n" \
+      > /etc/holdfast/c.yaml
+    systemctl daemon-reload && systemctl start holdfast-node@c'
+  # The operator has the same in his environment.
+  within bash -c 'sed -e "s|/run/credentials/holdfast-node@c.service|/root/pki|" -e "s/^/export /" /etc/holdfast/c.env > /root/etcd.sh
+    echo "export HOLDFAST_COORDINATOR=etcds://10.0.0.9:2379" >> /root/etcd.sh'
+  until_so 'it is known' bash -c '. /root/etcd.sh; holdfast volume create vm2 --size 16MiB --replicas 1'
+  until_so 'it serves' bash -c '. /root/etcd.sh; echo hello | holdfast write holdfasts://10.0.0.3:7401/vm2 --offset 0'
+  step 'a read' bash -c '[ "$(holdfast read holdfasts://10.0.0.3:7401/vm2 --offset 0 --length 5)" = hello ]'
+  step 'its password stands in no argument and in no log' bash -c '
+    password=$(sed -n s/^HOLDFAST_ETCD_PASSWORD=//p /etc/holdfast/c.env)
+    said=$(tr "\0" " " < "/proc/$(systemctl show --value -p MainPID holdfast-node@c)/cmdline"; journalctl -u holdfast-node@c)
+    [ ${#password} = 32 ] && [[ $said == *"/usr/local/bin/holdfast node --config"* && $said != *"$password"* ]]'
+  step 'systemctl restart' systemctl restart holdfast-node@c
+  until_so 'it serves' bash -c '[ "$(holdfast read holdfasts://10.0.0.3:7401/vm2 --offset 0 --length 5)" = hello ]'
+  step 'systemctl stop' systemctl stop holdfast-node@c
+  must_be holdfast-node@c Result success
+  must_be holdfast-node@c ExecMainStatus 0
+else
+  printf '\nskipped: etcd and etcdctl are not installed\n'
+fi
+
+printf '\n== nothing was refused to a service that it needs\n'
+within journalctl --no-pager --output=cat -u 'holdfast-*' | grep -E 'EPERM|EROFS|"level":(50|60)|SECCOMP|SIGSYS' && failed 'the journal says so'
+step 'no unit has failed' bash -c 'failed=$(systemctl list-units --failed --plain --no-legend); echo "$failed"; [ -z "$failed" ]'
 printf '\nshown\n'
