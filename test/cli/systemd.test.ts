@@ -41,6 +41,10 @@ test('a failed disk is not tried again and again, a crash is; stopping has the t
   }
 });
 
+test('a user of etcd, its files and a password have a place, which need not be there', () => {
+  assert.equal(settings('holdfast-node@.service', 'EnvironmentFile'), ['-/etc/holdfast/%i.env']);
+});
+
 test('what they start is a command that there is, with flags that it has', async () => {
   for (const unit of UNITS) {
     const [program, command, ...args] = settings(unit, 'ExecStart')[0]!.split(' ');

@@ -101,9 +101,10 @@ failed() {
 # Runs a command as root of the namespaces, with what an operator has in his environment.
 operator=(
   HOLDFAST_COORDINATOR=holdfasts://10.0.0.9:7400
-  HOLDFAST_TLS_CA=/root/pki/ca.crt HOLDFAST_TLS_CERT=/root/pki/operator.crt HOLDFAST_TLS_KEY=/root/pki/operator.key
+  HOLDFAST_TLS_CA=/srv/pki/ca.crt HOLDFAST_TLS_CERT=/srv/pki/operator.crt HOLDFAST_TLS_KEY=/srv/pki/operator.key
 )
-within() { nsenter -t "$one" -a -r -w env -i HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${operator[@]}" "$@"; }
+home=$(getent passwd 0 | cut -d: -f6)
+within() { nsenter -t "$one" -a -r -w env -i HOME="$home" PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${operator[@]}" "$@"; }
 # step WHAT COMMAND...: prints both, ends everything if it fails.
 step() {
   local what=$1
@@ -169,7 +170,8 @@ step 'installed where npm install -g puts it' bash -ec '
   id holdfast'
 
 step 'certificates and tokens, as in docs/security.md; root alone reads the keys' bash -ec '
-  mkdir -p -m 700 /root/pki && cd /root/pki
+  touch ~/secret
+  mkdir -p -m 700 /srv/pki && cd /srv/pki
   openssl req -x509 -newkey ed25519 -nodes -keyout ca.key -out ca.crt -days 3650 \
     -subj "/CN=holdfast cluster" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign
   issue() {
@@ -197,7 +199,7 @@ step 'certificates and tokens, as in docs/security.md; root alone reads the keys
 step 'configs, and drop-ins for what root alone may read' bash -ec '
   credentials() { # UNIT NAME
     mkdir -p "/etc/systemd/system/$1.d"
-    printf "[Service]\nLoadCredential=crt:/root/pki/$2.crt\nLoadCredential=key:/root/pki/$2.key\nLoadCredential=tokens:/root/pki/tokens\n" \
+    printf "[Service]\nLoadCredential=crt:/srv/pki/$2.crt\nLoadCredential=key:/srv/pki/$2.key\nLoadCredential=tokens:/srv/pki/tokens\n" \
       > "/etc/systemd/system/$1.d/keys.conf"
   }
   credentials holdfast-coordinator.service coordinator
@@ -221,13 +223,13 @@ until_so 'both nodes are known' bash -c 'holdfast volume create vm1 --size 64MiB
 until_so 'it is safe' holdfast status
 step 'status' holdfast status
 step 'a client writes, with its certificate and its token' bash -ec '
-  export HOLDFAST_TLS_CERT=/root/pki/app.crt HOLDFAST_TLS_KEY=/root/pki/app.key
+  export HOLDFAST_TLS_CERT=/srv/pki/app.crt HOLDFAST_TLS_KEY=/srv/pki/app.key
   head -c 40M /dev/urandom > /tmp/image
-  holdfast write holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1 --offset 4096 --token-file /root/pki/app.token < /tmp/image'
+  holdfast write holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1 --offset 4096 --token-file /srv/pki/app.token < /tmp/image'
 same() {
   step "$1" bash -ec '
-    export HOLDFAST_TLS_CERT=/root/pki/app.crt HOLDFAST_TLS_KEY=/root/pki/app.key
-    holdfast read holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1 --offset 4096 --length 40MiB --token-file /root/pki/app.token |
+    export HOLDFAST_TLS_CERT=/srv/pki/app.crt HOLDFAST_TLS_KEY=/srv/pki/app.key
+    holdfast read holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1 --offset 4096 --length 40MiB --token-file /srv/pki/app.token |
       cmp - /tmp/image'
 }
 same 'and reads the same'
@@ -258,14 +260,15 @@ for unit in holdfast-coordinator "${nodes[@]}"; do
     for place in /usr /etc /opt /var/lib; do
       if in_it touch $place/probe 2>/dev/null; then echo "$place can be written"; exit 1; fi
     done
-    [ -e /root/pki ] && [ -e /tmp/image ] || { echo "there is nothing that could be hidden"; exit 1; }
-    in_it test ! -e /root/pki
+    [ -e ~/secret ] && [ -e /tmp/image ] || { echo "there is nothing that could be hidden"; exit 1; }
+    in_it test ! -e ~/secret
     in_it test ! -e /tmp/image
     echo "   in its mounts root itself cannot write to /usr, /etc, /opt, /var/lib; no homes, a /tmp of its own"
     # The keys: those of this unit alone, for its user alone.
     [ "$(in_it ls /run/credentials)" = "$2.service" ]
     echo "   $(in_it stat -c "%A %U %n" /run/credentials/$2.service/key)"
-    in_it setpriv --reuid=holdfast --regid=holdfast --clear-groups cat /run/credentials/$2.service/key | cmp - "/root/pki/${2##*[@-]}.key"
+    in_it setpriv --reuid=holdfast --regid=holdfast --clear-groups cat /run/credentials/$2.service/key | cmp - "/srv/pki/${2##*[@-]}.key"
+    if in_it setpriv --reuid=holdfast --regid=holdfast --clear-groups ls /srv/pki 2>/dev/null; then exit 1; fi
     if in_it setpriv --reuid=nobody --clear-groups cat /run/credentials/$2.service/key 2>/dev/null; then exit 1; fi
   ' probe "$(main_pid "$unit")" "$unit" || failed "the hardening of $unit"
 done
@@ -274,7 +277,7 @@ done
 within tee /opt/package/writer.mjs >/dev/null <<'END'
 import { existsSync } from 'node:fs';
 import { connect } from '/usr/local/lib/node_modules/holdfast/dist/src/client/index.js';
-const pki = '/root/pki';
+const pki = '/srv/pki';
 const volume = await connect('holdfasts://10.0.0.1:7401,10.0.0.2:7401/vm1', {
   tls: { caFile: `${pki}/ca.crt`, certFile: `${pki}/app.crt`, keyFile: `${pki}/app.key` },
   tokenFile: `${pki}/app.token`,
@@ -344,7 +347,7 @@ same 'the image is what it was'
 
 if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
   step 'etcd with TLS and users' bash -ec '
-    cd /root/pki
+    cd /srv/pki
     systemd-run --quiet --unit=show-etcd --property=Type=notify etcd --data-dir /var/lib/etcd-show \
       --listen-client-urls https://10.0.0.9:2379 --advertise-client-urls https://10.0.0.9:2379 \
       --listen-peer-urls http://127.0.0.1:2380 --logger zap \
@@ -369,16 +372,16 @@ if command -v etcd >/dev/null && command -v etcdctl >/dev/null; then
     mkdir -p /etc/systemd/system/holdfast-node@c.service.d
     {
       echo "[Service]"
-      printf "LoadCredential=%s:/root/pki/%s\n" crt c.crt key c.key etcd-c.crt etcd-c.crt etcd-c.key etcd-c.key
+      printf "LoadCredential=%s:/srv/pki/%s\n" crt c.crt key c.key etcd-c.crt etcd-c.crt etcd-c.key etcd-c.key
     } > /etc/systemd/system/holdfast-node@c.service.d/keys.conf
     printf "node:\n  name: c\n  dir: /var/lib/holdfast/c\n  listen: 10.0.0.3:7401\n  peerListen: 10.0.0.3:7441\n  coordinator: etcds://10.0.0.9:2379\n  tlsCertFile: $at/crt\n  tlsKeyFile: $at/key\n  tlsCaFile: ca.crt\n" \
       > /etc/holdfast/c.yaml
     systemctl daemon-reload && systemctl start holdfast-node@c'
   # The operator has the same in his environment.
-  within bash -c 'sed -e "s|/run/credentials/holdfast-node@c.service|/root/pki|" -e "s/^/export /" /etc/holdfast/c.env > /root/etcd.sh
-    echo "export HOLDFAST_COORDINATOR=etcds://10.0.0.9:2379" >> /root/etcd.sh'
-  until_so 'it is known' bash -c '. /root/etcd.sh; holdfast volume create vm2 --size 16MiB --replicas 1'
-  until_so 'it serves' bash -c '. /root/etcd.sh; echo hello | holdfast write holdfasts://10.0.0.3:7401/vm2 --offset 0'
+  within bash -c 'sed -e "s|/run/credentials/holdfast-node@c.service|/srv/pki|" -e "s/^/export /" /etc/holdfast/c.env > /srv/pki/etcd.sh
+    echo "export HOLDFAST_COORDINATOR=etcds://10.0.0.9:2379" >> /srv/pki/etcd.sh'
+  until_so 'it is known' bash -c '. /srv/pki/etcd.sh; holdfast volume create vm2 --size 16MiB --replicas 1'
+  until_so 'it serves' bash -c '. /srv/pki/etcd.sh; echo hello | holdfast write holdfasts://10.0.0.3:7401/vm2 --offset 0'
   step 'a read' bash -c '[ "$(holdfast read holdfasts://10.0.0.3:7401/vm2 --offset 0 --length 5)" = hello ]'
   step 'its password stands in no argument and in no log' bash -c '
     password=$(sed -n s/^HOLDFAST_ETCD_PASSWORD=//p /etc/holdfast/c.env)
