@@ -2,7 +2,8 @@
  * One volume's register, as the replication core wants it: reads and attempts through the coordinator, by callback.
  *
  * Guarantees: at most one read under way; an attempt has exactly one outcome, and only a reply of the coordinator makes
- * it anything but unknown; addresses in the register are kept as they are in it; after `close` nothing is called back.
+ * it anything but unknown; addresses in the register are kept as they are in it; after `close` nothing is called back. That
+ * the coordinator does not answer is said only when it was asked again, at once, and was late again.
  */
 import { type HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { Coordinator, Register, Watch } from '../coordination/register.ts';
@@ -21,6 +22,9 @@ export interface RegisterLinkParts {
   log(message: string, fields: object): void;
 }
 
+/** A call that was late, or lost: on a busy machine that may be one call only. */
+const MAYBE_LATE = ['DEADLINE', 'UNREACHABLE', 'OUTCOME_UNKNOWN'];
+
 /** Changes of this process, whatever the volume. */
 let changes = 0;
 
@@ -34,6 +38,8 @@ export class RegisterLink {
   private readonly parts: RegisterLinkParts;
   private readonly watch: Watch;
   private reading = false;
+  /** One call was late, and a read is to tell whether that is all. */
+  private doubted = false;
   private closed = false;
 
   constructor(parts: RegisterLinkParts) {
@@ -45,6 +51,7 @@ export class RegisterLink {
   private answered(): void {
     if (this.failure !== null && !this.closed) this.parts.log('the coordinator answers again', {});
     this.failure = null;
+    this.doubted = false;
   }
 
   private take(register: Register): GroupRegister {
@@ -59,7 +66,12 @@ export class RegisterLink {
 
   private failed(error: unknown): void {
     const before = this.failure;
-    this.failure = asHoldfastError(error);
+    const failure = asHoldfastError(error);
+    if (before === null && !this.doubted && MAYBE_LATE.includes(failure.code)) {
+      this.doubted = true;
+      return this.read();
+    }
+    this.failure = failure;
     if (before === null && !this.closed) {
       this.parts.log('the coordinator does not answer', { reason: this.failure.message });
     }
@@ -78,7 +90,10 @@ export class RegisterLink {
         },
         (error: unknown) => this.failed(error),
       )
-      .finally(() => (this.reading = false));
+      .finally(() => {
+        this.reading = false;
+        if (this.doubted && this.failure === null) this.read();
+      });
   }
 
   compareAndSet(expectedVersion: number, next: GroupRegister, settled: (outcome: CasOutcome) => void): void {

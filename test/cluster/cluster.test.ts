@@ -12,7 +12,7 @@ import { Random } from '../support/random.ts';
 
 const LANES = 6;
 const LANE_BYTES = 512 * 1024;
-const ROUNDS = 3;
+const ROUNDS = 2;
 /** Between two operations of a lane while nobody waits for more of them: the nodes need the processor for what is done to them. */
 const UNHURRIED_MS = 3;
 

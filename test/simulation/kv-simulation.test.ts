@@ -13,8 +13,8 @@ import { usualKv } from './usual.ts';
 
 // deadline: 200 s
 const test = suite('kv-simulation');
-const SEEDS = 30;
-const PER_TEST = 15;
+const SEEDS = 16;
+const PER_TEST = 8;
 
 for (let first = 1; first <= SEEDS; first += PER_TEST) {
   test(`seeds ${first} to ${first + PER_TEST - 1}: every key is linearizable, all replicas are equal`, async () => {

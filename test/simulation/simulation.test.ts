@@ -11,8 +11,8 @@ import { usual } from './usual.ts';
 
 // deadline: 400 s
 const test = suite('simulation');
-const SEEDS = 60;
-const PER_TEST = 20;
+const SEEDS = 24;
+const PER_TEST = 12;
 
 for (let first = 1; first <= SEEDS; first += PER_TEST) {
   test(`seeds ${first} to ${first + PER_TEST - 1}: nothing is lost, all replicas are equal`, async () => {
