@@ -20,12 +20,12 @@ const MUTATIONS: Array<[rule: keyof KvRules, from: number, options: KvSimulation
   ['rebuildAfterCopies', 1, { nodes: 2 }],
   ['rebuildAfterOpening', 3, { nodes: 2, only: 'forgotten' }],
   ['readBehindEnd', 2, { nodes: 2, only: 'grown' }],
-  ['keepOrder', 1, { nodes: 2, only: 'scarce memory' }],
-  ['readsUnderGrant', 1, { nodes: 2, only: 'cut backups' }],
+  ['keepOrder', 2, { nodes: 2, only: 'scarce memory' }],
+  ['readsUnderGrant', 5, { nodes: 2, only: 'cut backups' }],
   ['watchWhole', 1, { nodes: 2 }],
-  ['watchKept', 1, { nodes: 2, only: 'failovers' }],
+  ['watchKept', 2, { nodes: 2, only: 'failovers' }],
   ['logExpiry', 1, { nodes: 2 }],
-  ['tellForgotten', 1, { nodes: 2, only: 'many sessions' }],
+  ['tellForgotten', 2, { nodes: 2, only: 'many sessions' }],
 ];
 const SEEDS = 30;
 

@@ -37,12 +37,12 @@ test('late messages, and a suspicion that comes right behind the promise', async
 });
 
 for (const only of Object.keys(SCENARIOS) as Scenario[]) {
+  // More of them: the mutations' own seeds, with all rules, and npm run simulate -- --only.
   test(`faults of one kind: ${only}`, async () => {
-    for (let seed = 1; seed <= 3; seed++) {
-      const nodes = only === 'two absent' || only === 'slow third' || only === 'old streams' ? 3 : 2;
-      const { wrong } = await simulate(seed, { nodes, only });
-      assert.is(wrong, null, `${wrong}; npm run simulate -- --only '${only}' --nodes ${nodes} --seed ${seed}`);
-    }
+    const seed = 1;
+    const nodes = only === 'two absent' || only === 'slow third' || only === 'old streams' ? 3 : 2;
+    const { wrong } = await simulate(seed, { nodes, only });
+    assert.is(wrong, null, `${wrong}; npm run simulate -- --only '${only}' --nodes ${nodes} --seed ${seed}`);
   });
 }
 

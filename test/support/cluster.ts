@@ -109,7 +109,8 @@ export class TestCluster {
   async restart(name: string, ...more: string[]): Promise<void> {
     const slot = this.slot(name);
     assert.is(slot.running, null, `${name} runs already`);
-    const env = { HOLDFAST_LOG_LEVEL: 'info', ...this.env, ...slot.env };
+    // Awake as long as `holdfast up` lets nodes of one machine be.
+    const env = { HOLDFAST_LOG_LEVEL: 'info', HOLDFAST_AWAKE_US: '50', ...this.env, ...slot.env };
     slot.running = await launch([...slot.args, ...more], env, this.hosts?.on(name) ?? this.on(name));
   }
 
@@ -160,9 +161,13 @@ export class TestCluster {
     return this.must('volume', 'create', name, '--size', size, ...journal, '--replicas', String(replicas), ...more);
   }
 
+  /** What the command prints comes without a process for each look, where that makes no difference. */
+  private get looksItself(): boolean {
+    return this.hosts === null && Object.keys(this.env).length === 0;
+  }
+
   async status(): Promise<ClusterView> {
-    // What the command prints, without a process for each look, where that makes no difference.
-    if (this.hosts === null && Object.keys(this.env).length === 0) {
+    if (this.looksItself) {
       return withCoordinator({ coordinator: this.coordinatorUrl }, lookAt).catch((error: unknown) => {
         const answer = `NOT KNOWN: ${String(error)}`;
         return { verdict: 'unavailable', answer, nodes: [], volumes: [] };
@@ -181,7 +186,7 @@ export class TestCluster {
         const log = this.log().split('\n').slice(-60).join('\n');
         throw new Error(`waited in vain for ${what}\n${JSON.stringify(view, null, 1)}\n${log}`);
       }
-      await pause(30);
+      await pause(this.looksItself ? 50 : 300);
       view = await this.status();
     }
     return view;
