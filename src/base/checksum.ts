@@ -99,7 +99,12 @@ export function entryOf(seed: number, block: number, blockCrc: number): number {
   return entry === ENTRY_ZERO ? 1 : entry === ENTRY_LOST ? 0xfffffffe : entry;
 }
 
-/** CRC of n blocks of zeros, by n. */
-export const CRC_OF_ZEROS: readonly number[] = Array.from({ length: MAX_IO_BLOCKS + 1 }, (_, n) =>
-  crc32(new Uint8Array(n * BLOCK_BYTES)),
-);
+function crcsOfZeros(): number[] {
+  const one = crc32(new Uint8Array(BLOCK_BYTES));
+  const crcs = [crc32(new Uint8Array(0)), one];
+  while (crcs.length <= MAX_IO_BLOCKS) crcs.push(combineBlock(crcs.at(-1)!, one));
+  return crcs;
+}
+
+/** CRC of n blocks of zeros, by n. Combined, since each thread of each process does this when it starts. */
+export const CRC_OF_ZEROS: readonly number[] = crcsOfZeros();
