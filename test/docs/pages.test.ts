@@ -6,7 +6,7 @@ import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { fits, pageOf, stable } from '../support/tutorial.ts';
+import { fits, pageOf, stable, withoutStandstills } from '../support/tutorial.ts';
 
 const ROOT = join(import.meta.dirname, '../../..');
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
@@ -131,6 +131,14 @@ player('lines that are left out are any lines, others are compared', () => {
   assert.not.ok(fits(['a'], ['a', 'b']));
   assert.not.ok(fits(['a', 'b'], ['a']));
   assert.not.ok(fits([], ['an error']));
+});
+
+player('a member that stood still for a moment is not on the page; one that was lost otherwise is', () => {
+  const [syncing, inSync] = ['b  member-syncing  demo: a is being brought', 'b  member-in-sync  demo: a is in sync'];
+  const lost = (why: string): string => `b  member-lost  demo: a is lost: ${why}`;
+  assert.equal(withoutStandstills([syncing, lost('silent for 813 ms'), syncing, inSync]), [syncing, inSync]);
+  const ended = [syncing, lost('the connection ended'), syncing, inSync];
+  assert.equal(withoutStandstills(ended), ended);
 });
 
 player.run();

@@ -121,6 +121,22 @@ export function fits(shown: readonly string[], printed: readonly string[]): bool
   return printed.length > 0 && stable(first) === stable(printed[0]!) && fits(rest, printed.slice(1));
 }
 
+/** Said of a member that a machine without time for all of its processes let stand still; it is brought in sync again. */
+const STOOD_STILL = / member-lost .*: silent for /;
+const SYNCING = / member-syncing /;
+
+/** Events without those of members that stood still for a moment: no page can show when they happen. */
+export function withoutStandstills(lines: readonly string[]): string[] {
+  const left: string[] = [];
+  let again = 0;
+  for (const line of lines) {
+    if (STOOD_STILL.test(line)) again++;
+    else if (again > 0 && SYNCING.test(line)) again--;
+    else left.push(line);
+  }
+  return left;
+}
+
 /** One bash, and the folder it works in. */
 class Shell {
   readonly folder: string;
@@ -260,7 +276,7 @@ export async function play({ path, places, on = () => [], env, tools = {} }: Sce
     const where = `${path}:${command.line}: ${name}$ ${command.text}`;
     if (done.code !== '0' && !(isAsked && /^\d+$/.test(done.code)))
       return `${where}\n  ${ENDED} ${done.code}:\n${real.join('\n')}\n${logsOf(shells)}`;
-    if (fits(command.shown, real)) return null;
+    if (fits(command.shown, real) || fits(command.shown, withoutStandstills(real))) return null;
     return `${where}\n---- shown\n${command.shown.join('\n')}\n---- printed\n${real.join('\n')}`;
   }
 
