@@ -11,7 +11,7 @@ import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { admin } from '../client/admin.ts';
 import type { Coordinator, Member, Register, SeenNode } from '../coordination/register.ts';
-import { checkVolumeName } from '../storage/volume-folder.ts';
+import { checkVolumeName } from '../storage/volume-rules.ts';
 import { byCli, deleteReplicas, makeReplica, pause, urlOf, withCoordinator } from './cluster.ts';
 import { type MemberView, lookAt } from './cluster-status.ts';
 import { Progress, endQuietlyWithoutReader, printJson } from './output.ts';

@@ -4,10 +4,14 @@
  * Guarantees: results go to stdout, progress and errors to stderr; without a terminal there is one progress line per
  * 10 %; with `--json` stdout carries JSON only.
  */
-import { SingleBar } from 'cli-progress';
-import Table from 'cli-table3';
+import { createRequire } from 'node:module';
+import type * as CliProgress from 'cli-progress';
+import type Table from 'cli-table3';
 import { asHoldfastError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
+
+// Fifty files for what most processes never print: they are read when it is printed.
+const require = createRequire(import.meta.url);
 
 /** Shows how far something is. Nothing is shown for what takes less than a second. */
 export class Progress {
@@ -15,7 +19,7 @@ export class Progress {
   private readonly amount: (count: number) => string;
   private readonly startedAt = Date.now();
   private readonly parts: Map<string, [doneBytes: number, totalBytes: number]> = new Map();
-  private bar: SingleBar | null = null;
+  private bar: CliProgress.SingleBar | null = null;
   private nextTenth = 1;
   private nextSecond = 1;
 
@@ -31,6 +35,7 @@ export class Progress {
     if (process.stderr.isTTY) {
       if (this.bar === null) {
         const format = `${this.label} {bar} {percentage}% | {done} of {size} | {rate}/s | {left} left`;
+        const { SingleBar } = require('cli-progress') as typeof CliProgress;
         this.bar = new SingleBar({ format, stream: process.stderr, hideCursor: true });
         this.bar.start(totalBytes, doneBytes, this.payload(doneBytes, totalBytes));
       }
@@ -101,7 +106,8 @@ export function printFields(fields: Record<string, string | number | boolean>): 
 }
 
 export function printTable(head: string[], rows: Array<Array<string | number>>): void {
-  const table = new Table({ head, style: { head: [], border: [] } });
+  const TableOf = require('cli-table3') as typeof Table;
+  const table = new TableOf({ head, style: { head: [], border: [] } });
   table.push(...rows);
   process.stdout.write(`${table.toString()}\n`);
 }

@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
-import { checkVolumeName } from '../storage/volume-folder.ts';
+import { checkVolumeName } from '../storage/volume-rules.ts';
 import { pause, withCoordinator } from './cluster.ts';
 import { lookAt } from './cluster-status.ts';
 import { createReplicated } from './cluster-volume-create.ts';

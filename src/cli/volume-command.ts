@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { HoldfastError } from '../base/errors.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS, formatBytes, parseSize } from '../base/units.ts';
-import { IoPool } from '../storage/io-pool.ts';
-import { type OpenVolume, createVolume, openVolume } from '../storage/volume-folder.ts';
+import type { IoPool } from '../storage/io-pool.ts';
+import type { OpenVolume } from '../storage/volume-folder.ts';
 import { addClusterVolumeCommands, clusterInfo } from './cluster-volume-command.ts';
 import { createReplicated } from './cluster-volume-create.ts';
 import { addReplaceCommand } from './cluster-volume-replace.ts';
@@ -19,7 +19,9 @@ import type { VolumeKind } from '../storage/superblock.ts';
 
 /** Runs with a small I/O pool that is closed afterwards. A lost worker ends the process. */
 async function withPool<T>(run: (pool: IoPool) => Promise<T>): Promise<T> {
-  const pool = new IoPool({
+  // Only what works on a folder of this machine needs the store; the rest asks nodes.
+  const { IoPool: Pool } = await import('../storage/io-pool.ts');
+  const pool = new Pool({
     arenaBytes: 24 * 1024 * 1024,
     onLost: (error) => {
       process.stderr.write(`holdfast: ${error.message}\n`);
@@ -76,6 +78,7 @@ export async function createWithProgress(pool: IoPool, dir: string, flags: Creat
     throw new HoldfastError('INVALID_ARGUMENT', { operation: 'create', volume: dir, detail: 'no --size' });
   }
   const sizeBytes = parseSize(flags.size);
+  const { createVolume } = await import('../storage/volume-folder.ts');
   const progress = new Progress(`creating ${basename(resolve(dir))}`);
   const abort = new AbortController();
   const interrupt = (): void => abort.abort(new HoldfastError('ABORTED', { operation: 'create', volume: dir }));
@@ -113,6 +116,7 @@ async function create(dir: string, flags: CreateFlags): Promise<void> {
 }
 
 async function withVolume<T>(pool: IoPool, dir: string, run: (volume: OpenVolume) => Promise<T>): Promise<T> {
+  const { openVolume } = await import('../storage/volume-folder.ts');
   const progress = new Progress('replaying the journal');
   const volume = await openVolume(dir, pool, {
     progress: (bytes) => progress.note(bytes),

@@ -20,6 +20,7 @@ import { lockFolder } from './lock.ts';
 import { openMeta } from './open-store.ts';
 import { RingFiles } from './ring-files.ts';
 import type { Superblock } from './superblock.ts';
+import { smaller } from './volume-rules.ts';
 
 /** Present from before the first byte of a growth until its rename is durable: a longer `data` is no damage then. */
 const MARKER = 'growing';
@@ -55,16 +56,6 @@ export function checkGrowth({ superblock, name }: Pick<BlockStore, 'superblock' 
     throw new HoldfastError(health === 'damaged' ? 'DAMAGED' : 'POISONED', { ...where, detail: healthReason, remedy });
   }
   return toBytes > capacityBytes;
-}
-
-/** Why no volume shrinks. */
-export function smaller(volume: string, sizeBytes: number, toBytes: number): HoldfastError {
-  return new HoldfastError('INVALID_ARGUMENT', {
-    operation: OPERATION,
-    volume,
-    detail: `it has ${formatBytes(sizeBytes)} (${sizeBytes} bytes), and ${formatBytes(toBytes)} (${toBytes}) is less: volumes do not shrink`,
-    remedy: 'make a smaller volume, and copy what is to be kept',
-  });
 }
 
 /**

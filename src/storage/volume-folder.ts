@@ -21,7 +21,8 @@ import { type FolderLock, isLockEntry, lockFolder } from './lock.ts';
 import { formatStore, openStore } from './open-store.ts';
 import type { Recovered } from './recovery.ts';
 import { RingFiles } from './ring-files.ts';
-import { MAX_NAME_BYTES, type ReplicaInfo, type VolumeKind } from './superblock.ts';
+import type { ReplicaInfo, VolumeKind } from './superblock.ts';
+import { checkVolumeName } from './volume-rules.ts';
 
 /** Present while a creation is under way, or after one that was cut off. */
 const MARKER = 'creating';
@@ -47,16 +48,6 @@ export interface CreateOptions {
   /** Called with bytes written of bytes in all. */
   progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   signal?: AbortSignal | undefined;
-}
-
-/** @throws HoldfastError INVALID_ARGUMENT */
-export function checkVolumeName(name: string): string {
-  if (/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= MAX_NAME_BYTES) return name;
-  throw new HoldfastError('INVALID_ARGUMENT', {
-    operation: 'name volume',
-    detail: `"${name}" is no volume name`,
-    remedy: `use letters, digits, ".", "_" and "-", at most ${MAX_NAME_BYTES}, beginning with a letter or digit`,
-  });
 }
 
 export async function isVolume(dir: string): Promise<boolean> {

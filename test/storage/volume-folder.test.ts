@@ -20,13 +20,8 @@ import { LocalDevice } from '../../src/node/local-device.ts';
 import { PrimaryVolume } from '../../src/replication/primary-volume.ts';
 import { IoPool } from '../../src/storage/io-pool.ts';
 import { layoutOf } from '../../src/storage/layout.ts';
-import {
-  type OpenVolume,
-  checkVolumeName,
-  createVolume,
-  isVolume,
-  openVolume,
-} from '../../src/storage/volume-folder.ts';
+import { type OpenVolume, createVolume, isVolume, openVolume } from '../../src/storage/volume-folder.ts';
+import { checkVolumeName } from '../../src/storage/volume-rules.ts';
 import { Random } from '../support/random.ts';
 import { assertBytes, refused } from '../support/unit-tools.ts';
 
