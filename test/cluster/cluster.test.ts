@@ -14,7 +14,7 @@ const LANES = 6;
 const LANE_BYTES = 512 * 1024;
 const ROUNDS = 2;
 /** Between two operations of a lane while nobody waits for more of them: the nodes need the processor for what is done to them. */
-const UNHURRIED_MS = 3;
+const UNHURRIED_MS = 6;
 
 /** Clients that each have a part of the volume for themselves, and know what must be in it. */
 class Load {

@@ -20,7 +20,7 @@ const SCATTERED_BYTES = 5 * 1024 * 1024;
 const SCATTERED_AT_ONCE = 96;
 const PATIENCE_MS = 60_000;
 /** Between two operations of a lane while nobody waits for more of them: the nodes need the processor for their faults. */
-const UNHURRIED_MS = 3;
+const UNHURRIED_MS = 6;
 
 export function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
