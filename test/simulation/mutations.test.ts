@@ -15,6 +15,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ALL_RULES, type Rules } from '../../src/replication/rules.ts';
+import { type Scenario, SCENARIOS } from './scenarios.ts';
 import { type SimulationOptions, type SimulationResult, simulate } from './simulate.ts';
 
 // deadline: 400 s
@@ -81,6 +82,14 @@ for (const [rule, from, options] of MUTATIONS) {
     assert.unreachable(`${SEEDS} seeds without ${rule}, and nothing was noticed`);
   });
 }
+
+test('each kind of faults has run, with a rule less and with all rules', () => {
+  const run = new Set(MUTATIONS.map(([, , { only }]) => only));
+  assert.equal(
+    Object.keys(SCENARIOS).filter((one) => !run.has(one as Scenario)),
+    [],
+  );
+});
 
 test('each rule is either missed when it is missing, or known to have a double', () => {
   const known = [...new Set([...MUTATIONS.map(([rule]) => rule), ...DOUBLED])].sort();
