@@ -47,8 +47,11 @@ export function commandAsked(words: readonly string[]): string | null {
 /** Help lists everything; a config file has keys of other commands than the one that reads it. */
 const NEEDS_ALL = /^(?:config|help|-h|--help|--config(?:=.*)?)$/;
 
+const VERSION = /^(?:-V|--version)$/;
+
 /** @param words what is behind `holdfast`; of a command that is not known, all others are loaded, to be suggested */
 export async function addCommands(program: Command, run: Run, words: readonly string[]): Promise<void> {
+  if (words.length === 1 && VERSION.test(words[0]!)) return;
   const name = commandAsked(words);
   const alone = name !== null && !words.some((word) => NEEDS_ALL.test(word));
   const asked = ENTRIES.filter(({ names }) => alone && names.includes(name));
