@@ -264,7 +264,7 @@ export class HostedVolume implements PeerVolume {
     this.replica.tick();
     this.kv?.tick();
     this.scrub?.tick();
-    if (this.served !== null && this.store.owed.count > 0) void this.served.zeroSome();
+    this.served?.owedZeros.tick();
   }
 
   /** Every second or so. */

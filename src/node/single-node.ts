@@ -69,9 +69,7 @@ export class SingleNode {
     this.nbd = parts.nbd;
     this.nbdUri = parts.nbdUri;
     this.timers.push(
-      setInterval(() => {
-        if (open.store.owed.count > 0) void volume.zeroSome();
-      }, ZERO_EVERY_MS).unref(),
+      setInterval(() => volume.owedZeros.tick(), ZERO_EVERY_MS).unref(),
       setInterval(() => {
         if (open.store.outOfSpace) open.store.retryParked();
       }, RETRY_FULL_MS).unref(),
@@ -136,7 +134,7 @@ export class SingleNode {
     await this.nbd?.close();
     await this.server.close();
     const endAt = performance.now() + ZERO_AT_CLOSE_MS;
-    while (performance.now() < endAt && (await this.volume.zeroSome()));
+    while (performance.now() < endAt && (await this.volume.owedZeros.writeSome()));
     // Records that a full disk holds up stay in the journal: the next opening applies them.
     const drained = await Promise.race([
       this.volume.drain().then(() => true),

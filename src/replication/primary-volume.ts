@@ -59,7 +59,7 @@ export class PrimaryVolume implements ServedVolume {
   private underWay = 0;
   private closing = false;
   private idleWaiters: Array<() => void> = [];
-  private readonly owedZeros: OwedZeros;
+  readonly owedZeros: OwedZeros;
   private readonly tableReads: TableReads;
   readonly reads: MendedReads;
 
@@ -436,11 +436,6 @@ export class PrimaryVolume implements ServedVolume {
     if (this.closing && this.store.failed === null)
       return new HoldfastError(this.closedCode, { operation, volume: this.store.name });
     return refusalOf(this.store, { operation, offset, length, maxBytes, mutates, readOnly: this.readOnly });
-  }
-
-  /** Writes zeros into one run of blocks that are owed them. @returns whether there was one */
-  zeroSome(): Promise<boolean> {
-    return this.owedZeros.writeSome();
   }
 
   close(): void {

@@ -154,7 +154,7 @@ export class SimNode {
       size.follow({ volume: 'sim', sizeBytes });
       this.replica?.tick();
       this.kv?.tick();
-      void this.volume?.zeroSome();
+      void this.volume?.owedZeros.writeSome();
       this.timed(TICK_MS, tick);
       if (this.replica?.role === 'stopped') this.replaced();
     };

@@ -64,9 +64,9 @@ model('random operations match a byte array, across clean reopenings', async () 
       const o = await opened(disk);
       for (let i = 0; i < 150; i++) {
         await step(random, o.device, bytes);
-        if (i % 40 === 39) await o.volume.zeroSome();
+        if (i % 40 === 39) await o.volume.owedZeros.writeSome();
       }
-      while (await o.volume.zeroSome());
+      while (await o.volume.owedZeros.writeSome());
       await o.close();
       assert.is(disk.arena.slotsInUse, 0, 'no slot is lost');
       // Closed cleanly with nothing owed, `data` is the device.
@@ -163,7 +163,7 @@ async function crashRun(seed: number, operations: number, images: number | 'ever
         await (zero ? o.device.zero(offset, bytes.length) : o.device.write(offset, bytes));
         write.ackedAt = disk.events.length;
         if (own.chance(0.1)) await o.store.checkpoint();
-        if (own.chance(0.1)) await o.volume.zeroSome();
+        if (own.chance(0.1)) await o.volume.owedZeros.writeSome();
       }
     }),
   );

@@ -99,10 +99,36 @@ test('zeros that are written are settled by a checkpoint of their own', async ()
   await o.device.write(0, new Uint8Array(MiB).fill(1));
   await o.device.trim(0, MiB);
   assert.is(o.store.owed.count, 256);
-  while (await o.volume.zeroSome());
+  while (await o.volume.owedZeros.writeSome());
   for (let i = 0; i < 500 && o.store.owed.count > 0; i++) await new Promise((resolve) => setImmediate(resolve));
   assert.is(o.store.owed.count, 0);
   assert.ok(o.disk.files.data.subarray(0, MiB).every((byte) => byte === 0));
+  await o.close();
+});
+
+test('zeros wait for a lull, and then come; while records come, a run now and then', async () => {
+  const o = await opened(await formatted({ sizeBytes: 8 * MiB, journalBytes: 8 * MiB }));
+  const { owedZeros } = o.volume;
+  const looks = async (count: number, busy: boolean): Promise<void> => {
+    for (let i = 0; i < count; i++) {
+      if (busy) await o.device.write(7 * MiB, new Uint8Array(4096).fill(i + 1));
+      owedZeros.tick();
+      await owedZeros.running;
+    }
+  };
+  await o.device.write(0, new Uint8Array(4 * MiB).fill(1));
+  await o.device.trim(0, 4 * MiB);
+  const left = (): number => o.disk.files.data.subarray(0, 4 * MiB).filter((byte) => byte !== 0).length / MiB;
+  await looks(49, true);
+  assert.is(left(), 4);
+  await looks(51, true);
+  assert.is(left(), 2, 'one run in 50 looks');
+  await looks(9, false);
+  assert.is(left(), 2);
+  await looks(6, false);
+  assert.is(left(), 0);
+  for (let i = 0; i < 500 && o.store.owed.count > 0; i++) await new Promise((resolve) => setImmediate(resolve));
+  assert.is(o.store.owed.count, 0, 'a checkpoint settles them');
   await o.close();
 });
 

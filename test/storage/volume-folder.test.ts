@@ -41,7 +41,7 @@ async function served(dir: string): Promise<Served> {
   const open = await openVolume(dir, pool);
   const volume = new PrimaryVolume(open.store, pool.arena, { readOnly: false, onFailed: () => {} });
   const close = async (): Promise<void> => {
-    while (await volume.zeroSome());
+    while (await volume.owedZeros.writeSome());
     await volume.drain();
     await open.close();
   };
