@@ -44,7 +44,10 @@ export interface PeerPayload {
 
 /** @throws RangeError for values that do not fit their bounds: the caller's defect */
 export function encodePeer(message: PeerMessage): PeerPayload {
-  if (message.type === 'RECORD') return peerPayload('RECORD', EMPTY, message.bytes);
+  if (message.type === 'RECORD') {
+    const { bytes, crc } = message;
+    return { name: 'RECORD', fields: EMPTY, content: bytes, crc: crc ?? crc32(bytes) };
+  }
   if (message.type === 'COPY') return peerPayload('COPY', copyFields(message), message.payload ?? EMPTY);
   if (message.type === 'FETCHED') return peerPayload('FETCHED', fetchedFields(message), message.payload ?? EMPTY);
   return peerPayload(message.type, fieldsOf(message).finish());

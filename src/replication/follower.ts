@@ -173,7 +173,8 @@ export class Follower {
 
   private takeRecord(bytes: Uint8Array): HoldfastError | null {
     const refuse = (detail: string): HoldfastError => new HoldfastError('BAD_FRAME', { operation: 'follow', detail });
-    const decoded = decodeRecord(bytes, 0, this.store.volumeId);
+    // Its payload is read once, where it is to lie: for the CRC of each block, and so for that of all.
+    const decoded = decodeRecord(bytes, 0, this.store.volumeId, false);
     if (decoded === null || decoded.totalBytes !== bytes.length) return refuse('a record that does not verify');
     if (isLocal(decoded.kind)) return refuse('a record of another disk');
     const last = this.store.lastPosition;
@@ -185,11 +186,16 @@ export class Follower {
     const blocks = hasPayload(decoded.kind) ? decoded.blockCount : 0;
     const slot = this.room(blocks);
     if (slot === null) return null;
-    this.events.reached('follow:received');
     copyBytes(slot.payload, 0, decoded.payload);
-    slot.crcs.set(decoded.crcs);
-    const { crcs: _crcs, payload: _payload, headerCrc: _headerCrc, totalBytes: _total, ...fields } = decoded;
-    const record = this.append(fields, slot, crcBlocksOf(slot, blocks));
+    const crc = crcBlocksOf(slot, blocks);
+    if (blocks > 0 && (crc !== decoded.payloadCrc || !decoded.crcs.every((one, i) => one === slot.crcs[i]))) {
+      this.arena.release(slot);
+      return refuse('a record whose payload does not verify');
+    }
+    this.events.reached('follow:received');
+    const { epoch, seq, commitEpoch, commitSeq, session, request, firstBlock, blockCount } = decoded;
+    const fields = { kind: decoded.kind, epoch, seq, commitEpoch, commitSeq, session, request, firstBlock, blockCount };
+    const record = this.append(fields, slot, crc);
     if (fields.session !== 0n) this.pairs?.push(fields);
     this.known({ epoch: fields.commitEpoch, seq: fields.commitSeq });
     // Held until it is committed.

@@ -14,8 +14,8 @@ export type Runs = readonly number[];
 export type Downstream =
   /** I am primary of that epoch by that version of the register. `role`: what the receiver is to be. */
   | { type: 'JOIN'; epoch: number; registerId: string; registerVersion: number; role: 'member' | 'target' }
-  /** The bytes of a record as they lie in the journal: header and payload. */
-  | { type: 'RECORD'; bytes: Uint8Array }
+  /** The bytes of a record as they lie in the journal: header and payload. `crc`: of them, if the sender knows it. */
+  | { type: 'RECORD'; bytes: Uint8Array; crc?: number }
   /** Heartbeat n. What is committed; the receiver's promise begins when it handles it. */
   | { type: 'BEAT'; n: number; committed: Position }
   /** Content of blocks; without bytes they read as zeros. Of id 0: it was asked for by MEND. */

@@ -1,6 +1,8 @@
-/** What a primary knows of another member. Pure. */
+/** What a primary knows of another member, and how it sends it a record. Pure. */
 import type { Position } from '../base/position.ts';
-import type { PeerLink } from './peer-messages.ts';
+import { crcOfRecord } from '../storage/record.ts';
+import type { Downstream, PeerLink } from './peer-messages.ts';
+import type { LogRecord } from './store.ts';
 import type { SyncSource } from './sync-source.ts';
 
 /** `joined`: it follows. `adding`: it is complete, the register has not said so yet. */
@@ -25,4 +27,11 @@ export class Peer {
     this.node = node;
     this.id = id;
   }
+}
+
+/** An appended record, as each member is sent it. */
+export function messageOf(record: LogRecord): Downstream {
+  const bytes = record.bytes!;
+  record.bytesCrc ??= crcOfRecord(bytes, record.slot.crcs);
+  return { type: 'RECORD', bytes, crc: record.bytesCrc };
 }

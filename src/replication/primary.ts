@@ -16,7 +16,7 @@ import { ConfigLog } from './config-log.ts';
 import { type CasOutcome, type GroupRegister, absentOf, peerIdOf } from './group-register.ts';
 import { Membership, deposedBy } from './membership.ts';
 import { logGroup, planGroup } from './opening-group.ts';
-import { Peer, type PeerPhase } from './peer.ts';
+import { Peer, type PeerPhase, messageOf } from './peer.ts';
 import type { PeerLink, Upstream } from './peer-messages.ts';
 import type { PrimaryParts } from './primary-parts.ts';
 import { PrimaryVolume } from './primary-volume.ts';
@@ -280,7 +280,7 @@ export class Primary {
         continue;
       }
       record.users++;
-      peer.link.send({ type: 'RECORD', bytes: record.bytes! }, () => this.volume.letGo(record));
+      peer.link.send(messageOf(record), () => this.volume.letGo(record));
       peer.sync?.appended(record);
     }
     this.o.reached('write:sent');

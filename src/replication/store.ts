@@ -20,6 +20,8 @@ export interface LogRecord extends RecordFields {
   users: number;
   /** The encoded record, header and payload, in the slot: set when it is appended. It is what travels to peers. */
   bytes?: Uint8Array;
+  /** CRC of these, once somebody has asked for it. */
+  bytesCrc?: number;
   /** Unseeded CRC of the payload, 0 without one. `slot.crcs` holds that of each block. */
   payloadCrc: number;
 }

@@ -5,7 +5,7 @@
  * records that were written with it, in order, as the successor of one known batch of this disk. A record's bytes do
  * not depend on the disk or the batch: what travels to a peer is what lies in both journals.
  */
-import { crc32 } from '../base/checksum.ts';
+import { combineBlock, crc32 } from '../base/checksum.ts';
 import { BLOCK_BYTES, MAX_IO_BLOCKS } from '../base/units.ts';
 import { HEADER_ROOM_BYTES, type Slot } from './arena.ts';
 import { MAX_BATCH_BYTES, MAX_BATCH_RECORDS, PAGE_BYTES, RECORD_ALIGN_BYTES } from './layout.ts';
@@ -110,17 +110,32 @@ export function encodeRecord(slot: Slot, volumeId: Uint8Array, f: RecordFields, 
   return { bytes, headerCrc };
 }
 
+/** CRC of all bytes of an encoded record: of its payload, which is not read again, `crcs` has that of each block. */
+export function crcOfRecord(bytes: Uint8Array, crcs: Uint32Array): number {
+  // A header is less than a block.
+  const headerLength = bytes.length % BLOCK_BYTES;
+  const blocks = (bytes.length - headerLength) / BLOCK_BYTES;
+  let crc = crc32(bytes.subarray(0, headerLength));
+  for (let i = 0; i < blocks; i++) crc = combineBlock(crc, crcs[i]!);
+  return crc;
+}
+
 export interface DecodedRecord extends RecordFields {
   /** Unseeded CRC per payload block. */
   crcs: Uint32Array;
   payload: Uint8Array;
+  /** What the header says of the payload. */
+  payloadCrc: number;
   headerCrc: number;
   /** Header and payload. */
   totalBytes: number;
 }
 
-/** @returns the record at `at`, or null if none is whole there */
-export function decodeRecord(bytes: Uint8Array, at: number, volumeId: Uint8Array): DecodedRecord | null {
+/**
+ * @param verify false: the payload is the caller's to verify, by `payloadCrc`; the header is verified in any case
+ * @returns the record at `at`, or null if none is whole there
+ */
+export function decodeRecord(bytes: Uint8Array, at: number, volumeId: Uint8Array, verify = true): DecodedRecord | null {
   if (at + RECORD_FIXED_BYTES > bytes.length) return null;
   const view = new DataView(bytes.buffer, bytes.byteOffset + at, bytes.length - at);
   if (view.getUint32(0, true) !== RECORD_MAGIC || view.getUint16(4, true) !== VERSION) return null;
@@ -138,7 +153,8 @@ export function decodeRecord(bytes: Uint8Array, at: number, volumeId: Uint8Array
   header.fill(0, 92, 96);
   if (crc32(header) !== headerCrc) return null;
   const payload = bytes.subarray(at + size, at + size + payloadBytes);
-  if (payloadBytes > 0 && crc32(payload) !== view.getUint32(88, true)) return null;
+  const payloadCrc = view.getUint32(88, true);
+  if (verify && payloadBytes > 0 && crc32(payload) !== payloadCrc) return null;
   const crcs = new Uint32Array(blocks);
   for (let i = 0; i < blocks; i++) crcs[i] = view.getUint32(RECORD_FIXED_BYTES + 4 * i, true);
   return {
@@ -153,6 +169,7 @@ export function decodeRecord(bytes: Uint8Array, at: number, volumeId: Uint8Array
     blockCount,
     crcs,
     payload,
+    payloadCrc,
     headerCrc,
     totalBytes: size + payloadBytes,
   };

@@ -305,4 +305,27 @@ test('F12: the session table that comes with FINISH has every request before the
   );
 });
 
+test('a record with any byte flipped on its way is refused, takes no memory, and changes nothing', async () => {
+  const [opening, good] = await bytesOf([
+    ...epoch1,
+    { kind: RECORD_KINDS.WRITE, epoch: 1, seq: 2, first: 5, value: 3, fill: (into) => void (into[77] = 9) },
+  ]);
+  const header = good!.length - B;
+  for (const at of [0, 30, 92, 97, 101, header - 1, header, header + 77, good!.length - 1]) {
+    const { disk, store } = await member();
+    const said: string[] = [];
+    const follower = followerOn(disk, store, said);
+    follower.take({ type: 'RECORD', bytes: opening! });
+    await turns(20);
+    const inUse = disk.arena.slotsInUse;
+    const bad = good!.slice();
+    bad[at]! ^= 0x10;
+    follower.take({ type: 'RECORD', bytes: bad });
+    await turns(20);
+    assert.match(said.at(-1) ?? '', /^refused .*does not verify/, `byte ${at} of ${bad.length}`);
+    assert.is(disk.arena.slotsInUse, inUse, `byte ${at}`);
+    assert.equal(store.lastPosition, { epoch: 1, seq: 1 });
+  }
+});
+
 test.run();

@@ -14,6 +14,7 @@ import {
   type EncodedRecord,
   RECORD_KINDS,
   type RecordFields,
+  crcOfRecord,
   decodeBatch,
   decodeBatchHeader,
   decodeRecord,
@@ -90,6 +91,19 @@ const anyRecord: fc.Arbitrary<RecordFields> = fc.record(
 );
 
 const records = suite('record');
+
+records('the CRC of a record follows from its header and the CRCs of its blocks', () => {
+  for (const [kind, blockCount] of [
+    [RECORD_KINDS.WRITE, 1],
+    [RECORD_KINDS.WRITE, 2],
+    [RECORD_KINDS.WRITE, MAX_IO_BLOCKS],
+    [RECORD_KINDS.ZERO, 8192],
+    [RECORD_KINDS.EPOCH, 2],
+  ] as const) {
+    const { bytes, crcs } = encoded({ ...FIELDS, kind, blockCount });
+    assert.is(crcOfRecord(bytes, crcs), crc32(bytes), `kind ${kind}, ${blockCount} blocks`);
+  }
+});
 
 records('round trip of every kind, at any place', () => {
   fc.assert(
