@@ -14,6 +14,7 @@
  * Guarantees: what decodes is within its bounds; whether the bytes are those that were written is the block store's
  * business (a CRC per block and per record).
  */
+import { copyBytes } from '../base/copy.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
 import type { Key } from './operations.ts';
 
@@ -61,17 +62,9 @@ export function itemBytes(item: NewItem): number {
 
 export const blocksOf = (bytes: number): number => Math.ceil(bytes / BLOCK_BYTES);
 
-/**
- * @param lengthBytes of the header and all items
- * @returns the batch without the zeros that fill up its last block
- */
-export function encodeBatch(
-  kind: BatchKind,
-  items: readonly NewItem[],
-  lengthBytes: number,
-  forgotten: number,
-): Buffer {
-  const out = Buffer.allocUnsafeSlow(lengthBytes);
+/** @param out as long as the header and all items; the zeros that fill up the last block are not of it */
+export function encodeBatch(out: Buffer, kind: BatchKind, items: readonly NewItem[], forgotten: number): void {
+  const lengthBytes = out.length;
   out.fill(0, 0, BATCH_HEADER_BYTES);
   out.writeUInt32LE(MAGIC, 0);
   out.writeUInt32LE(lengthBytes, 8);
@@ -88,7 +81,7 @@ export function encodeBatch(
       out.writeBigUInt64LE(item.session, at + 16);
       out.writeDoubleLE(item.request, at + 24);
       out.writeDoubleLE(item.floor, at + 32);
-      out.set(item.result, at + ANSWER_BYTES);
+      copyBytes(out, at + ANSWER_BYTES, item.result);
       at += ANSWER_BYTES + item.result.length;
     } else {
       const { key, value } = item;
@@ -96,11 +89,10 @@ export function encodeBatch(
       out.writeUInt32LE(value.length, at + 4);
       out.writeDoubleLE(item.expiresAtMs, at + 16);
       out.write(key, at + ENTRY_BYTES, 'latin1');
-      out.set(value, at + ENTRY_BYTES + key.length);
+      copyBytes(out, at + ENTRY_BYTES + key.length, value);
       at += ENTRY_BYTES + key.length + value.length;
     }
   }
-  return out;
 }
 
 export interface BatchHeader {

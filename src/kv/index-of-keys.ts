@@ -7,6 +7,7 @@
  */
 import { BLOCK_BYTES } from '../base/units.ts';
 import { ANSWER, type BatchKind, DELETE, decodeHeader, eachItem, expiryAt, keyAt, valueAt } from './batch.ts';
+import { RunTable } from './run-table.ts';
 import { SegmentCounts, segmentOf } from './segments.ts';
 import { SessionAnswers } from './session-answers.ts';
 import { SortedKeys } from './sorted-keys.ts';
@@ -52,7 +53,7 @@ export interface IndexEvents {
 }
 
 export class KvIndex {
-  readonly runs: Map<number, Run> = new Map();
+  readonly runs: RunTable = new RunTable();
   readonly answers: SessionAnswers;
   readonly sorted: SortedKeys = new SortedKeys(() => this.presentKeys());
   readonly segments: SegmentCounts;
@@ -145,7 +146,7 @@ export class KvIndex {
   }
 
   private insert(run: Run): void {
-    this.runs.set(run.first, run);
+    this.runs.set(run);
     this.usedBlocks += run.blocks;
     this.segments.runs[segmentOf(run.first)]!++;
     const changes: Change[] | null = run.kind === 'new' && this.events.changed !== undefined ? [] : null;
@@ -195,7 +196,7 @@ export class KvIndex {
   }
 
   private remove(run: Run): void {
-    this.runs.delete(run.first);
+    this.runs.delete(run);
     this.usedBlocks -= run.blocks;
     this.segments.runs[segmentOf(run.first)]!--;
     eachItem(run.bytes, run.entries, (kind, at) => {

@@ -45,29 +45,13 @@ import type {
   WatchRequest,
 } from './operations.ts';
 import { decodeResult, encodeResult } from './codec.ts';
+import type { Encode, KvLog, LogDone } from './log.ts';
 import { entryOf, scanIndex } from './reads.ts';
 import { ALL_KV_RULES, type KvRules } from './rules.ts';
 import { SEGMENT_BLOCKS, Segments } from './segments.ts';
 import { full, tooLarge, unknown } from './refusals.ts';
 import { type Present, refusalOf, work } from './transaction.ts';
 import { Watchers } from './watchers.ts';
-
-export type LogDone = (error: HoldfastError | null) => void;
-
-/** The replicated log under it: what is written comes into it, and is committed, in the order of the calls. */
-export interface KvLog {
-  /** What the volume has: it only rises, and what it says is durable. */
-  readonly blocks: number;
-  /** The batch, filled up with zeros. Done when it is committed. */
-  write(first: number, batch: Buffer, done: LogDone): void;
-  zero(first: number, count: number, done: LogDone): void;
-  /** Calls back once the primary has the right to answer reads, or with an error once it has lost it. */
-  rightToRead(done: LogDone): void;
-  /** Wall clock. */
-  now(): number;
-  /** Calls at the end of this turn. */
-  soon(run: () => void): void;
-}
 
 export type Describe = () => Omit<KvInfo, 'version' | 'keys' | 'liveBytes' | 'usedBytes' | 'limits'>;
 
@@ -397,7 +381,9 @@ export class PrimaryKv implements KvVolume {
     this.lastWritten = batch;
     this.underWay++;
     const { items, bytes } = batch;
-    this.log.write(first, encodeBatch('new', items, bytes, this.forgetting.next()), (error) => {
+    const forgotten = this.forgetting.next();
+    const encode: Encode = (into) => encodeBatch(into, 'new', items, forgotten);
+    this.log.write(first, bytes, encode, (error) => {
       this.underWay--;
       batch.committed = true;
       if (error !== null) this.giveUp(error);
@@ -424,7 +410,13 @@ export class PrimaryKv implements KvVolume {
     const first = this.over === null ? this.segments.take(blocksOf(bytes)) : null;
     if (first === null) return false;
     this.moved.set(first, done);
-    this.log.write(first, encodeBatch('moved', items, bytes, this.forgetting.forgotten), () => {});
+    const { forgotten } = this.forgetting;
+    this.log.write(
+      first,
+      bytes,
+      (into) => encodeBatch(into, 'moved', items, forgotten),
+      () => {},
+    );
     return true;
   }
 

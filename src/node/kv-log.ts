@@ -5,14 +5,15 @@
  * Guarantees: they get their places in the log in the order of the calls, also while one of them waits for memory.
  */
 import { BLOCK_BYTES } from '../base/units.ts';
-import type { KvLog, LogDone } from '../kv/primary-kv.ts';
+import type { Encode, KvLog, LogDone } from '../kv/log.ts';
 import { ALL_KV_RULES, type KvRules } from '../kv/rules.ts';
 import type { PrimaryVolume } from '../replication/primary-volume.ts';
 import type { Arena, Slot } from '../storage/arena.ts';
 
 interface Waiting {
   first: number;
-  batch: Buffer;
+  lengthBytes: number;
+  encode: Encode;
   done: LogDone;
 }
 
@@ -44,8 +45,8 @@ export class VolumeKvLog implements KvLog {
     return Math.floor(this.volume.info().sizeBytes / BLOCK_BYTES);
   }
 
-  write(first: number, batch: Buffer, done: LogDone): void {
-    this.waiting.push({ first, batch, done });
+  write(first: number, lengthBytes: number, encode: Encode, done: LogDone): void {
+    this.waiting.push({ first, lengthBytes, encode, done });
     if (!this.asked || !this.rules.keepOrder) this.pump();
   }
 
@@ -64,16 +65,18 @@ export class VolumeKvLog implements KvLog {
           this.pump();
         });
       }
-      const [{ first, batch, done }] = this.waiting.splice(at, 1) as [Waiting];
-      const blocks = Math.ceil(batch.length / BLOCK_BYTES);
-      slot.payload.set(batch);
-      slot.payload.fill(0, batch.length, blocks * BLOCK_BYTES);
+      const [{ first, lengthBytes, encode, done }] = this.waiting.splice(at, 1) as [Waiting];
+      const blocks = Math.ceil(lengthBytes / BLOCK_BYTES);
+      const { buffer, byteOffset } = slot.payload;
+      // Where it is to lie: no memory in between that the garbage collector would have to give back.
+      encode(Buffer.from(buffer, byteOffset, lengthBytes));
+      slot.payload.fill(0, lengthBytes, blocks * BLOCK_BYTES);
       this.volume.write(null, 0, first * BLOCK_BYTES, blocks * BLOCK_BYTES, slot, false, done);
     }
   }
 
   private blocksOf(at: number): number {
-    return Math.ceil(this.waiting[at]!.batch.length / BLOCK_BYTES);
+    return Math.ceil(this.waiting[at]!.lengthBytes / BLOCK_BYTES);
   }
 
   private slotFor(at: number): Slot | null {

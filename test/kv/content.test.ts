@@ -23,7 +23,7 @@ function batch(first: number, kind: 'new' | 'moved', version: number, value: str
       ? { kind: DELETE, value: EMPTY, ...common }
       : { kind: PUT, value: Buffer.from(value, 'latin1'), ...common };
   const bytes = Buffer.alloc(BLOCK_BYTES);
-  encodeBatch(kind, [item], BATCH_HEADER_BYTES + itemBytes(item), 0).copy(bytes);
+  encodeBatch(bytes.subarray(0, BATCH_HEADER_BYTES + itemBytes(item)), kind, [item], 0);
   return { first, blocks: 1, bytes };
 }
 

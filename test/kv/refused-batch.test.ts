@@ -52,7 +52,7 @@ test('nothing that it would have changed is seen by what changes nothing, and no
   };
   assert.is((await ask(execute(kv, put('k', 'old')))).error, null);
   // It has still the right to read, until it has handed over.
-  disk.log.write = (_first, _batch, done) =>
+  disk.log.write = (_first, _bytes, _encode, done) =>
     queueMicrotask(() => done(new HoldfastError('NOT_PRIMARY', { operation: 'write' })));
   const refused = execute(kv, put('k', 'new'));
   const swap = (): Promise<Answer> => execute(kv, { ...put('k', 'newer'), when: 'absent' } as Step);

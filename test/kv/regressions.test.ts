@@ -84,7 +84,8 @@ test('R-5: a PUT that was not written is no PUT: an error, and nobody reads it',
   const kv = new PrimaryKv(
     {
       ...disk.log,
-      write: (_first, _batch, done) => queueMicrotask(() => done({ code: 'POISONED', message: 'no' } as HoldfastError)),
+      write: (_first, _bytes, _encode, done) =>
+        queueMicrotask(() => done({ code: 'POISONED', message: 'no' } as HoldfastError)),
     },
     await built(disk),
     LIMITS,
@@ -228,8 +229,13 @@ test('the log adapter keeps the order of batches while memory is scarce', async 
   for (let slot = disk.arena.take(63); slot !== null; slot = disk.arena.take(63)) held.push(slot);
   const order: number[] = [];
   // The first one has to wait; the second, which is small, could go at once.
-  log.write(0, Buffer.alloc(63 * 4096, 1), () => order.push(1));
-  log.write(100, Buffer.alloc(4096, 2), () => order.push(2));
+  for (const [byte, first, blocks] of [
+    [1, 0, 63],
+    [2, 100, 1],
+  ] as const) {
+    const encode = (into: Buffer): void => void into.fill(byte);
+    log.write(first, blocks * 4096, encode, () => order.push(byte));
+  }
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(order, []);
   for (const slot of held) disk.arena.release(slot);

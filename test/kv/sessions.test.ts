@@ -165,7 +165,8 @@ test('an answer that arrives when its session is forgotten makes nobody think th
   const answers = new SessionAnswers((run, bytes) => counted.set(run, (counted.get(run) ?? 0) + bytes), 1);
   const answer: NewAnswer = { kind: 3, session: 1n, request: 2, floor: 1, version: 1, result: new Uint8Array(4) };
   const runOf = (item: NewAnswer): Run => {
-    const bytes = encodeBatch('new', [item], BATCH_HEADER_BYTES + itemBytes(item), 0);
+    const bytes = Buffer.alloc(BATCH_HEADER_BYTES + itemBytes(item));
+    encodeBatch(bytes, 'new', [item], 0);
     return { first: 0, blocks: 1, kind: 'new', entries: 1, bytes };
   };
   const [one, two] = [runOf(answer), runOf({ ...answer, session: 2n, version: 2 })];

@@ -7,7 +7,8 @@ import { BLOCK_BYTES } from '../../src/base/units.ts';
 import { type BlockChange, type BlockReader, KvContent } from '../../src/kv/content.ts';
 import type { KvLimits } from '../../src/kv/operations.ts';
 import { ALL_KV_RULES, type KvRules } from '../../src/kv/rules.ts';
-import { type Describe, type KvLog, type LogDone, PrimaryKv } from '../../src/kv/primary-kv.ts';
+import type { KvLog, LogDone } from '../../src/kv/log.ts';
+import { type Describe, PrimaryKv } from '../../src/kv/primary-kv.ts';
 
 export const LIMITS: KvLimits = { maxKeyBytes: 1024, maxValueBytes: 131_072, maxTransactionBytes: 245_760 };
 
@@ -42,10 +43,10 @@ export class KvDisk implements BlockReader {
 
   readonly log: KvLog & { blocks: number } = {
     blocks: 0,
-    write: (first, batch, done) => {
-      const blocks = Math.ceil(batch.length / BLOCK_BYTES);
+    write: (first, lengthBytes, encode, done) => {
+      const blocks = Math.ceil(lengthBytes / BLOCK_BYTES);
       const bytes = Buffer.alloc(blocks * BLOCK_BYTES);
-      batch.copy(bytes);
+      encode(bytes.subarray(0, lengthBytes));
       this.append({ first, blocks, bytes }, done);
     },
     zero: (first, blocks, done) => {
