@@ -113,8 +113,11 @@ player('what changes each time is let through, and nothing else', () => {
     stable('│ a │ 7.25 TiB │ 7 │ at 120 KiB/s, 80 ms'),
   );
   assert.is(stable('2026-11-23T13:25:50.901Z x (pid 7)'), stable('2027-01-01T00:00:00.000Z x (pid 12345)'));
+  assert.is(stable('marks  monday at 1.34, up to 2.7'), stable('marks monday at 11.340, up to 3.12'));
+  assert.is(stable('8251 operations in 2.0 s'), stable('7 operations in 3.0 s'));
   for (const [one, other] of [
     ['SAFE', 'DEGRADED'],
+    ['at 8 MiB', 'at 9 MiB'],
     ['demo (64 MiB)', 'demo (128 MiB)'],
     ['│ a │ b │', '│ b │ a │'],
     ['20971520 bytes', '20971521 bytes'],

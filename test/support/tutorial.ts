@@ -1,5 +1,5 @@
 /**
- * A page of docs/tutorials as it is typed: its commands in order, each in the shell of the machine whose prompt it stands
+ * A page of docs as it is typed: its commands in order, each in the shell of the machine whose prompt it stands
  * behind, and what they print compared with what the page shows.
  *
  * A block is run if its fence is ```` ```console ````. A line `$ COMMAND` is typed on the only machine, `a$ COMMAND` on machine a;
@@ -93,11 +93,10 @@ const CHANGING: ReadonlyArray<readonly [RegExp, string]> = [
   // Whole MiB are what somebody asked for; these are what came of it, or what is free.
   [/\b(?:\d+\.\d+ ?[KM]|\d+(?:\.\d+)? ?[GT])iB\b/g, 'SIZE'],
   [/\bpid \d+/g, 'pid PID'],
-  [/\bposition \d+\.\d+/g, 'position POSITION'],
   [/\bepoch \d+/g, 'epoch EPOCH'],
-  [/\b(log|up to) \d+\.\d+/g, '$1 POSITION'],
+  [/\b(position|log|up to|at) +\d+\.\d+/g, '$1 POSITION'],
   [/\bscrub \d+ % of pass \d+/g, 'scrub SHARE'],
-  [/\b\d+ blocks\b/g, 'NUMBER blocks'],
+  [/\b\d+ (blocks|operations)\b/g, 'NUMBER $1'],
   [/\b\d\d\.\d\d sec\b/g, 'TIME'],
   // The cell of a table, such as a process id, an epoch or a position.
   [/(?<=│ )\d+(?:\.\d+)?(?= *│)/g, 'NUMBER'],
@@ -227,12 +226,18 @@ export interface Scene {
   /** What stands on the page, and what is typed in its place; `folder` is the machine's. */
   places: (machine: string, folder: string) => ReadonlyArray<readonly [string, string]>;
   env?: NodeJS.ProcessEnv;
+  /**
+   * Typed on the only machine before the first command and behind the last one of a page that takes its cluster as given: it begins
+   * with nodes that run, and says nothing of how they end.
+   */
+  before?: string;
+  after?: string;
   /** Words before the machine's shell, such as those that let it run on a host of its own. */
   on?: (machine: string) => readonly string[];
 }
 
 /** @returns what is wrong, in words; all commands are run, unless one of them fails */
-export async function play({ path, places, on = () => [], env, tools = {} }: Scene): Promise<string[]> {
+export async function play({ path, places, on = () => [], env, tools = {}, before, after }: Scene): Promise<string[]> {
   const file = join(import.meta.dirname, '../../..', path);
   const markdown = readFileSync(file, 'utf8');
   const page = pageOf(markdown);
@@ -280,15 +285,26 @@ export async function play({ path, places, on = () => [], env, tools = {} }: Sce
     return `${where}\n---- shown\n${command.shown.join('\n')}\n---- printed\n${real.join('\n')}`;
   }
 
+  async function unshown(text: string | undefined): Promise<void> {
+    if (text === undefined) return;
+    const shell = shellOf('');
+    const swaps = places('', shell.folder);
+    const { code, lines: said } = await shell.type(swaps.reduce((all, [one, real]) => all.replaceAll(one, real), text));
+    if (code !== '0')
+      findings.push(`${path}: what is not on the page ${ENDED} ${code}:\n${said.join('\n')}\n${logsOf(shells)}`);
+  }
+
   try {
+    await unshown(before);
     for (const [i, command] of page.commands.entries()) {
+      if (findings.some((one) => one.includes(ENDED))) break;
       const isAsked = page.commands[i + 1]?.text === 'echo $?';
       for (const name of command.machine === EACH ? [...shells.keys()] : [command.machine]) {
         const finding = await typeOn(shellOf(name), name, command, isAsked);
         if (finding !== null) findings.push(finding);
       }
-      if (findings.some((one) => one.includes(ENDED))) break;
     }
+    await unshown(after);
     for (const shell of shells.values()) {
       for (const one of shell.leftOver()) findings.push(`${path}: at its end this still runs: ${one}`);
     }
