@@ -1,5 +1,5 @@
 /**
- * Charts as plain SVG text: grouped bars and lines, axes, legend, logarithmic scales, whiskers for the spread. No
+ * Charts as plain SVG text: grouped or stacked bars and lines, axes, legend, logarithmic scales, whiskers for the spread. No
  * script, no font, no style from elsewhere, so a plot is one file that any browser and any code host shows.
  *
  * Guarantees: the same input gives the same bytes; values that are no finite number are left out; text is escaped; colours
@@ -35,6 +35,8 @@ export interface BarChart {
   series: string[];
   /** `null`: not measured, the place stays empty. */
   groups: Array<{ name: string; values: Array<Omit<Point, 'x'> | null> }>;
+  /** The bars of a group one upon the other, for parts of a whole; the scale is linear then, and has no whiskers. */
+  stacked?: boolean | undefined;
 }
 
 const WIDTH = 860;
@@ -53,6 +55,7 @@ const STYLE = `
   text { font: 12px system-ui, sans-serif; fill: #1f2328; }
   .title { font-size: 17px; font-weight: 600; }
   .quiet { fill: #59636e; }
+  .inside { fill: #ffffff; }
   .grid { stroke: #d1d9e0; stroke-width: 1; }
   .axis { stroke: #59636e; stroke-width: 1; fill: none; }
   .whisker { stroke: #1f2328; stroke-width: 1.2; fill: none; }
@@ -62,6 +65,7 @@ ${['#0072b2', '#d55e00', '#009e73', '#aa4f8c', '#b8860b', '#2f94c9', '#6a6a6a', 
     svg { background: #0d1117; }
     text { fill: #e6edf3; }
     .quiet { fill: #9198a1; }
+    .inside { fill: #0d1117; }
     .grid { stroke: #30363d; }
     .axis { stroke: #9198a1; }
     .whisker { stroke: #e6edf3; }
@@ -108,16 +112,20 @@ export function lineChart(chart: LineChart): string {
 }
 
 export function barChart(chart: BarChart): string {
-  const values = chart.groups.flatMap((g) => g.values).flatMap((v) => (v === null ? [] : extremes(v)));
-  const y = scale(values, chart.yScale, true, TOP + PLOT_HEIGHT, TOP);
+  const stacked = chart.stacked ?? false;
+  const values = stacked
+    ? chart.groups.map((g) => g.values.reduce((sum, v) => sum + heightOf(v), 0))
+    : chart.groups.flatMap((g) => g.values).flatMap((v) => (v === null ? [] : extremes(v)));
+  const y = scale(values, stacked ? 'linear' : chart.yScale, true, TOP + PLOT_HEIGHT, TOP);
   const out = [frame(chart.title, chart.subtitle, chart.yLabel, y)];
   const groupWidth = PLOT_WIDTH / Math.max(chart.groups.length, 1);
-  const barWidth = Math.min((groupWidth * 0.8) / Math.max(chart.series.length, 1), 90);
+  const barWidth = Math.min((groupWidth * 0.8) / (stacked ? 1 : Math.max(chart.series.length, 1)), 90);
   chart.groups.forEach((group, g) => {
     const middle = LEFT + groupWidth * (g + 0.5);
     wrap(group.name, Math.floor(groupWidth / 6.5)).forEach((line, i) => {
       out.push(text(middle, TOP + PLOT_HEIGHT + 19 + 13 * i, line, 'middle'));
     });
+    if (stacked) return void out.push(...stack(chart.series, group.values, middle - barWidth / 2, barWidth, y));
     group.values.forEach((value, i) => {
       if (value === null || !isFinite(value.y)) return;
       const left = middle + (i - chart.series.length / 2) * barWidth;
@@ -134,6 +142,32 @@ export function barChart(chart: BarChart): string {
   });
   out.push(legend(chart.series));
   return document(out);
+}
+
+const heightOf = (value: Omit<Point, 'x'> | null): number => Math.max(finite(value?.y ?? 0, 0), 0);
+
+/** One bar of several parts, the first at the bottom; each with its number in it, where that fits. */
+function stack(
+  names: string[],
+  values: Array<Omit<Point, 'x'> | null>,
+  left: number,
+  width: number,
+  y: Scale,
+): string[] {
+  const out: string[] = [];
+  let below = 0;
+  values.forEach((value, i) => {
+    const [top, bottom] = [y.at(below + heightOf(value)), y.at(below)];
+    below += heightOf(value);
+    if (bottom - top <= 0) return;
+    out.push(
+      `<rect class="f${i % SERIES_COLOURS}" x="${n(left + 1)}" y="${n(top)}" width="${n(width - 2)}" ` +
+        `height="${n(bottom - top)}"><title>${escape(`${names[i]!}: ${compact(heightOf(value))}`)}</title></rect>`,
+    );
+    if (bottom - top >= 15)
+      out.push(text(left + width / 2, (top + bottom) / 2 + 4, compact(heightOf(value)), 'middle', 'inside'));
+  });
+  return out;
 }
 
 interface Scale {

@@ -101,6 +101,27 @@ test('bars are as long as their values, one for each that was measured', () => {
   assert.ok(Math.abs(rects[0]![1]! + heights[0]! - (rects[1]![1]! + heights[1]!)) < 0.2);
 });
 
+test('bars of a stack stand upon each other, each as long as its value, and the scale reaches their sum', () => {
+  const svg = barChart({
+    ...bars,
+    stacked: true,
+    series: ['a', 'b', 'c'],
+    groups: [{ name: 'g', values: [{ y: 25 }, null, { y: 75 }] }],
+  });
+  checkXml(svg);
+  const rects = attributes(svg, /<rect class="f(\d)" x="([\d.]+)" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"/g);
+  assert.equal(
+    rects.map((r) => r[0]),
+    [0, 2],
+  );
+  const [lower, upper] = rects as [number[], number[]];
+  assert.is(lower[1], upper[1]);
+  assert.ok(Math.abs(upper[2]! + upper[3]! - lower[2]!) < 0.2, 'one upon the other');
+  assert.ok(Math.abs(upper[3]! - 3 * lower[3]!) < 0.3);
+  assert.match(svg, />100</);
+  assert.not.match(svg, />150</);
+});
+
 test('names that are wider than their group are broken at spaces, and nothing of them is lost', () => {
   const names = ['write 256 KiB random', 'read 4 KiB seq.', 'unbreakable-name-of-one-word'];
   const groups = Array.from({ length: 16 }, (_, i) => ({ name: names[i % 3]!, values: [{ y: 1 }] }));
