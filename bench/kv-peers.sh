@@ -4,7 +4,12 @@
 # etcdload.mjs, load generators that print a line of JSON for each case; etcd, redis-server and gcc; and npm's etcd3,
 # which is fetched into the scratch folder unless ETCD_NPM names a folder with it.
 #
-#     npm run build && PEERS=FOLDER [PB=SCRATCH] bench/kv-peers.sh [-r ROUNDS] [-t SECONDS] [-c "1 16 40 64"] [-k KEYS] [-o OUT]
+#     npm run build && PEERS=FOLDER [PB=SCRATCH] bench/kv-peers.sh [-r ROUNDS] [-t SECONDS] [-w SECONDS] [-c "1 16 40 64"] \
+#       [-k KEYS] [-o OUT]
+#
+# Before the first round each case runs once, -w seconds with the most clients, and is not counted: code of nodes that were
+# started a moment ago is still being compiled. What those runs had is in warm.jsonl. The table has the medians of the rounds,
+# and the lowest and the highest rate beside them. -w 0 leaves it out.
 #
 # RecoverKV and etcd are measured twice: by a lean generator (the one in C that also loads Redis; bench/kv/etcd-load.ts),
 # which is what the ratios are of, and by their client libraries for Node ("node client"). The generators' processor time
@@ -13,11 +18,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=3 seconds=5 clients="1 16 40 64" keys=4096 out=bench/out/kv-peers value=4096
-while getopts r:t:c:k:o: flag; do
+rounds=3 seconds=5 warm=5 clients="1 16 40 64" keys=4096 out=bench/out/kv-peers value=4096
+while getopts r:t:w:c:k:o: flag; do
   case $flag in
     r) rounds=$OPTARG ;;
     t) seconds=$OPTARG ;;
+    w) warm=$OPTARG ;;
     c) clients=$OPTARG ;;
     k) keys=$OPTARG ;;
     o) out=$OPTARG ;;
@@ -128,7 +134,8 @@ echo "$own_fill" | node dist/bench/kv/kv-generator.js "$url" >/dev/null
 etcd_pids=$(IFS=,; echo "${etcds[*]}") redis_pids=$(IFS=,; echo "${servers[*]}")
 results=$out/results.jsonl
 : >"$results"
-note() { tee -a "$results" >&2; }
+: >"$out/warm.jsonl"
+note() { tee -a "$1" >&2; }
 failed() { printf '{"peer":"%s","workload":"%s","clients":%d,"error":"%s clients: it ended with %d"}\n' "$1" "$2" "$3" "$3" "$4"; }
 resp_case() { # PEER PORT set|get WAIT CLIENTS PIDS
   local code=0
@@ -159,25 +166,36 @@ own_case() { # put|get CLIENTS
       console.log(JSON.stringify(failures > 0 ? { ...line, error: `${failures} operations failed` } : line));
     ' "$1" "$2" || failed 'recoverkv, node client' "$1" "$2" 1
 }
+cases() { # CLIENTS FILE
+  etcd_case put "$1" | note "$2"
+  etcd_client_case put "$1" | note "$2"
+  caught_up
+  resp_case 'redis wait 2' "$redis" set 2 "$1" "$redis_pids" | note "$2"
+  resp_case recoverkv "${resp##*:}" set 0 "$1" "$pids" | note "$2"
+  own_case put "$1" | note "$2"
+  etcd_case get "$1" | note "$2"
+  etcd_client_case get "$1" | note "$2"
+  resp_case 'redis wait 2' "$redis" get 0 "$1" "$redis_pids" | note "$2"
+  resp_case recoverkv "${resp##*:}" get 0 "$1" "$pids" | note "$2"
+  own_case get "$1" | note "$2"
+}
+read -ra counts <<<"$clients"
+most=$(printf '%s\n' "${counts[@]}" | sort -n | tail -n 1)
+# A case has half a second that is not counted, and a process to start.
+echo "about $(((10 * rounds * ${#counts[@]} * (seconds + 1) + 10 * (warm + 1)) / 60 + 1)) minutes" >&2
+if [ "$warm" != 0 ]; then
+  echo "warming up, $most clients, not counted" >&2
+  seconds=$warm cases "$most" "$out/warm.jsonl"
+fi
 for round in $(seq 1 "$rounds"); do
-  for count in $clients; do
+  for count in "${counts[@]}"; do
     echo "round $round of $rounds, $count clients" >&2
-    etcd_case put "$count" | note
-    etcd_client_case put "$count" | note
-    caught_up
-    resp_case 'redis wait 2' "$redis" set 2 "$count" "$redis_pids" | note
-    resp_case recoverkv "${resp##*:}" set 0 "$count" "$pids" | note
-    own_case put "$count" | note
-    etcd_case get "$count" | note
-    etcd_client_case get "$count" | note
-    resp_case 'redis wait 2' "$redis" get 0 "$count" "$redis_pids" | note
-    resp_case recoverkv "${resp##*:}" get 0 "$count" "$pids" | note
-    own_case get "$count" | note
+    cases "$count" "$results"
   done
 done
 {
   echo "$(date -u +%F), $(nproc) cores, Linux $(uname -r), Node $(node --version), $(etcd --version | head -n 1)," \
     "$(redis-server --version | cut -d ' ' -f 3); HOLDFAST_AWAKE_US: $awake; values of $value bytes, $keys keys;" \
-    "$seconds s a case, medians of $rounds"
+    "$seconds s a case after $warm s of warming up, medians of $rounds"
   node dist/bench/kv/peers-table.js "$results"
 } | tee "$out/tables.txt"

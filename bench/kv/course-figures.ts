@@ -23,3 +23,6 @@ export const COURSE_MANY: ReadonlyMap<number, { put: number; get: number }> = ne
 
 /** Of one client, in milliseconds; `p98` stands where ours is p99. */
 export const COURSE_LATENCY = { get: { p50: 1.0, p98: 1.15 }, put: { p50: 2.3, p98: 2.8 } } as const;
+
+/** Of a PUT's time, in percent: from client to load balancer and back, and within the balancer, its servers included. */
+export const COURSE_SHARE = { between: 25, balancer: 75 } as const;

@@ -45,6 +45,8 @@ export interface MixRequest {
   /** Delete all keys of this form afterwards. */
   clean: boolean;
   seed: number;
+  /** So long it runs before anything counts. Default: not at all. */
+  warmSeconds?: number;
 }
 
 /** Of one kind, or of several together. Microseconds. */

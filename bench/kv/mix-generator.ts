@@ -20,7 +20,7 @@ import {
   isKeyOfMix,
   keyOfMix,
 } from './kv-mix.ts';
-import { MixTally } from './mix-tally.ts';
+import { type MixSecond, MixTally } from './mix-tally.ts';
 
 /** Of one transaction that loads, and one that deletes. */
 const BATCH_KEYS = 200;
@@ -102,10 +102,11 @@ async function run(
   request: MixRequest,
   stores: KvStore[],
   values: Values,
+  keys: KeyCount,
+  toldSecond: (second: MixSecond) => void,
 ): Promise<Omit<MixResult, 'loaded' | 'cleaned'>> {
   const { prefix, seconds, operations } = request;
   const tally = new MixTally();
-  const keys = new KeyCount(request.keys);
   const check = (entry: KvEntry | null, index: number): void => {
     if (entry === null) tally.absent++;
     else if (!Values.fits(entry.value, index))
@@ -139,7 +140,7 @@ async function run(
   let lookedMs = begunMs;
   const looks = setInterval(() => {
     const nowMs = performance.now();
-    tell(tally.second(Math.round((nowMs - begunMs) / 1000), nowMs - lookedMs));
+    toldSecond(tally.second(Math.round((nowMs - begunMs) / 1000), nowMs - lookedMs));
     lookedMs = nowMs;
   }, 1000);
   const client = async (store: KvStore, index: number): Promise<void> => {
@@ -171,7 +172,16 @@ async function serve(asked: MixRequest): Promise<void> {
   const values = new Values(request.valueBytes);
   const loaded = request.load ? { keys, seconds: await load(request, stores, values) } : null;
   if (loaded !== null) tell({ event: 'loaded', ...loaded });
-  const result = await run(request, stores, values);
+  // What a warming run inserts is there afterwards.
+  const there = new KeyCount(keys);
+  const { warmSeconds = 0 } = request;
+  const before = { ...request, seconds: warmSeconds, operations: null, seed: -1 };
+  const warm = warmSeconds > 0 ? await run(before, stores, values, there, () => {}) : null;
+  const result = await run(request, stores, values, there, tell);
+  if (warm !== null && warm.errors > 0) {
+    result.errors += warm.errors;
+    result.firstError = warm.firstError;
+  }
   const cleaned = request.clean ? await clean(prefix, stores[0]!) : null;
   tell({ ...result, loaded, cleaned } satisfies MixResult);
   await Promise.all(stores.map((store) => store.close()));

@@ -67,7 +67,18 @@ export function ratiosOf(lines: readonly PeerLine[]): Ratio[] {
 }
 
 export function peersTable(lines: readonly PeerLine[]): string {
-  const head = ['', 'clients', 'per second', 'p50 ms', 'p99 ms', 'servers µs/op', 'flushes/op', 'generator CPU %'];
+  const head = [
+    '',
+    'clients',
+    'per second',
+    'lowest',
+    'highest',
+    'p50 ms',
+    'p99 ms',
+    'servers µs/op',
+    'flushes/op',
+    'generator CPU %',
+  ];
   const all = good(lines);
   const cases = unique(all.map((line) => `${opOf(line)} ${line.clients} ${line.peer}`));
   const rows = cases.map((name) => {
@@ -80,6 +91,9 @@ export function peersTable(lines: readonly PeerLine[]): string {
       `${opOf(own[0]!).toUpperCase()} ${own[0]!.peer}`,
       String(own[0]!.clients),
       mid(({ iops }) => iops, 0),
+      // How far the rounds lie apart.
+      Math.min(...own.map(({ iops }) => iops)).toFixed(0),
+      Math.max(...own.map(({ iops }) => iops)).toFixed(0),
       mid((line) => line.p50_us, 2, 1000),
       mid((line) => line.p99_us, 2, 1000),
       mid((line) => line.srv_us_per_op, 0),

@@ -17,6 +17,18 @@ import {
   type StartUp,
   type Victim,
 } from './measure.ts';
+import type { UnderFault, Ycsb } from './measure-mix.ts';
+import {
+  faultsPlot,
+  faultsTable,
+  sharePlot,
+  shareTable,
+  ycsbLatencyPlot,
+  ycsbRatePlot,
+  ycsbTable,
+} from './report-mixes.ts';
+import type { Share } from './share.ts';
+import { fsync, ms, whole } from './words.ts';
 
 export interface KvReport {
   environment: Environment;
@@ -25,22 +37,34 @@ export interface KvReport {
   clients: ManyClients[];
   recovery: Recovery[];
   startup: StartUp[];
+  share: Share[];
+  ycsb: Ycsb[];
+  faults: UnderFault[];
 }
 
-export const fsync = (durability: Durability): string => (durability === 'always' ? 'on' : 'off');
 const COURSE = 'course report';
 const OPS = ['put', 'get'] as const;
 
-const whole = (value: number): string => (Number.isFinite(value) ? String(Math.round(value)) : '-');
-const ms = (us: number): string => (us / 1000).toFixed(2);
 const named = (victim: Victim): string => (victim === 'nobody' ? 'nobody killed' : `${victim} killed`);
-const durabilitiesOf = (report: KvReport): Durability[] =>
-  unique([...report.one, ...report.clients, ...report.recovery, ...report.startup].map(({ durability }) => durability));
+const durabilitiesOf = ({ one, clients, recovery, startup, share, ycsb, faults }: KvReport): Durability[] =>
+  unique(
+    [...one, ...clients, ...recovery, ...startup, ...share, ...ycsb, ...faults].map(({ durability }) => durability),
+  );
 
-export function failuresOf({ one, clients }: KvReport): number {
-  const results = [...one.flatMap(({ put, get }) => [put, get]), ...clients.map(({ result }) => result)];
-  return results.reduce((sum, { failures }) => sum + failures, 0);
+/** Of everything that counts them. */
+function failedOf({ one, clients, share, ycsb, faults }: KvReport): Array<{ count: number; first: string | null }> {
+  const results = [...one.flatMap(({ put, get }) => [put, get]), ...[...clients, ...share].map(({ result }) => result)];
+  return [
+    ...results.map(({ failures, firstFailure }) => ({ count: failures, first: firstFailure })),
+    ...ycsb.map(({ workload, result: { errors, absent, firstError } }) => {
+      const absence = absent > 0 ? `YCSB ${workload}: ${absent} reads found no key` : null;
+      return { count: errors + absent, first: firstError ?? absence };
+    }),
+    ...faults.map(({ failed, firstFailure }) => ({ count: failed, first: firstFailure })),
+  ];
 }
+
+export const failuresOf = (report: KvReport): number => failedOf(report).reduce((sum, { count }) => sum + count, 0);
 
 export function tablesOf(report: KvReport): string {
   const out = [`${describeEnvironment(report.environment)}; HOLDFAST_AWAKE_US: ${report.settings.awakeUs}`];
@@ -60,16 +84,26 @@ export function tablesOf(report: KvReport): string {
       const title = 'Everything is killed and started; milliseconds since the start';
       out.push('', `${title}; ${where}`, startTable(own(report.startup)));
     }
+    if (own(report.share).length > 0) {
+      const [{ keys }] = own(report.share) as [Share];
+      const title = `Where the time of one client's operation goes, ${keys} keys, means`;
+      out.push('', `${title}, ${where}`, shareTable(own(report.share)));
+    }
+    if (own(report.ycsb).length > 0) {
+      const [{ clients }] = own(report.ycsb) as [Ycsb];
+      out.push('', `YCSB, ${clients} clients, ${where}`, ycsbTable(own(report.ycsb)));
+    }
+    if (own(report.faults).length > 0) {
+      const [{ clients }] = own(report.faults) as [UnderFault];
+      out.push('', `${clients} clients, half PUTs, half GETs, under faults, ${where}`, faultsTable(own(report.faults)));
+    }
   }
   const failures = failuresOf(report);
   out.push('', `${failures} operations failed${failures === 0 ? '' : `: ${firstOf(report)}`}`);
   return `${out.join('\n')}\n`;
 }
 
-function firstOf({ one, clients }: KvReport): string {
-  const results = [...one.flatMap(({ put, get }) => [put, get]), ...clients.map(({ result }) => result)];
-  return results.find(({ firstFailure }) => firstFailure !== null)?.firstFailure ?? '';
-}
+const firstOf = (report: KvReport): string => failedOf(report).find(({ first }) => first !== null)?.first ?? '';
 
 const midOf = (results: readonly KvResult[], value: (result: KvResult) => number): number => median(results.map(value));
 
@@ -180,7 +214,11 @@ export function plotsOf(report: KvReport): Map<string, string> {
         add(`clients-${op}-latency`, manyLines(all, mean, [`${title}: mean latency`, subtitle, 'ms'], []));
       }
     }
+    if (own(report.ycsb).length > 0) add('ycsb-latency', ycsbLatencyPlot(own(report.ycsb), where, subtitle));
+    if (own(report.faults).length > 0) add('faults', faultsPlot(own(report.faults), where, subtitle));
   }
+  if (report.share.length > 0) plots.set('share', sharePlot(report.share, subtitle));
+  if (report.ycsb.length > 0) plots.set('ycsb-rate', ycsbRatePlot(report.ycsb, subtitle));
   if (report.recovery.length > 0) plots.set('recovery', recoveryLines(report.recovery, subtitle));
   if (report.startup.length > 0) plots.set('startup', startBars(report.startup, subtitle));
   return plots;
@@ -265,12 +303,19 @@ function startBars(all: readonly StartUp[], subtitle: string): string {
   return barChart({ title: 'Everything killed and started', subtitle, ...axes, series: [...axes.series], groups });
 }
 
-/** `results.json`, `tables.txt`, an SVG of each graph, and a PNG beside it where `rsvg-convert` is installed. */
-export function writeKvReport(report: KvReport, folder: string): string {
+/**
+ * `results.json`, `tables.txt`, an SVG of each graph, and a PNG beside it where `rsvg-convert` is installed.
+ * @param plots null, or another folder for the SVGs, as `kv-NAME.svg`
+ */
+export function writeKvReport(report: KvReport, folder: string, plots: string | null): string {
   mkdirSync(folder, { recursive: true });
   const tables = tablesOf(report);
   writeFileSync(join(folder, 'results.json'), `${JSON.stringify(report, null, 1)}\n`);
   writeFileSync(join(folder, 'tables.txt'), tables);
-  writePlots(plotsOf(report), folder);
+  const made = plotsOf(report);
+  writePlots(made, folder);
+  if (plots === null) return tables;
+  mkdirSync(plots, { recursive: true });
+  for (const [name, svg] of made) writeFileSync(join(plots, `kv-${name}.svg`), svg);
   return tables;
 }

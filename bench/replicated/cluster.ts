@@ -26,6 +26,8 @@ interface Member {
   address: string;
   /** For clients of Redis; empty: none. */
   kvAddress: string;
+  /** For metrics; empty: none. */
+  httpAddress: string;
   process: Started | null;
 }
 
@@ -33,6 +35,10 @@ export interface ClusterOptions {
   nodes?: readonly string[];
   /** `kv`: the nodes take clients of Redis too. */
   kind?: 'block' | 'kv';
+  /** A port for metrics on each node. Default: none. */
+  http?: boolean;
+  /** Nodes fail when they are told to. Default: false. */
+  faults?: boolean;
 }
 
 const PATIENCE_MS = 120_000;
@@ -55,7 +61,7 @@ export class BenchCluster {
     dir: string,
     sizeBytes: number,
     durability: Durability,
-    { nodes = ['a', 'b'], kind = 'block' }: ClusterOptions = {},
+    { nodes = ['a', 'b'], kind = 'block', http = false, faults = false }: ClusterOptions = {},
   ): Promise<BenchCluster> {
     const cluster = new BenchCluster();
     const port = await freePort();
@@ -69,7 +75,10 @@ export class BenchCluster {
       const args = ['node', '--name', name, '--dir', join(dir, name), '--coordinator', cluster.coordinatorUrl];
       args.push('--listen', address, '--peer-listen', `127.0.0.1:${await freePort()}`, '--log-level', 'info', '--json');
       if (kind === 'kv') args.push('--kv', kvAddress, '--kv-volume', VOLUME);
-      cluster.members.set(name, { name, args, address, kvAddress, process: null });
+      const httpAddress = http ? `127.0.0.1:${await freePort()}` : '';
+      if (http) args.push('--http', httpAddress);
+      if (faults) args.push('--enable-faults');
+      cluster.members.set(name, { name, args, address, kvAddress, httpAddress, process: null });
       await cluster.restart(name);
     }
     const create = ['volume', 'create', VOLUME, '--size', String(sizeBytes), '--replicas', String(nodes.length)];
@@ -151,6 +160,23 @@ export class BenchCluster {
     member.process = null;
     child.kill(signal);
     return exited;
+  }
+
+  /** To one that goes on living. */
+  signal(name: string, signal: 'SIGSTOP' | 'SIGCONT'): void {
+    this.members.get(name)!.process!.child.kill(signal);
+  }
+
+  /** As `holdfast fault`. @throws HoldfastError as the node answers */
+  async fault(name: string, request: { kind: string; [field: string]: unknown }): Promise<void> {
+    await admin(this.members.get(name)!.address, { op: 'fault', ...request });
+  }
+
+  /** The page that Prometheus would read. */
+  async metrics(name: string): Promise<string> {
+    const answer = await fetch(`http://${this.members.get(name)!.httpAddress}/metrics`);
+    if (!answer.ok) throw new Error(`${name} has no metrics: ${answer.status}`);
+    return answer.text();
   }
 
   /** With the coordinator, all at the same moment as far as that goes. */
