@@ -100,6 +100,10 @@ export interface KvInfo {
   /** Of the newest transaction. */
   version: number;
   keys: number;
+  /** Keys that go away by themselves. */
+  expiring: number;
+  /** This replica makes durable what it acknowledges; not where that was switched off. */
+  durable: boolean;
   /** Of keys, values and their headers. */
   liveBytes: number;
   /** On disk. */

@@ -203,9 +203,10 @@ export class HostedKv {
   }
 
   private describe(): About {
-    const { name, replica, epoch, sizeBytes } = this.host.store;
+    const { name, replica, epoch, sizeBytes, durable } = this.host.store;
     const role = this.primaryVolume === null ? 'backup' : 'primary';
-    return { volume: name, role, state: replica.state, epoch, sizeBytes };
+    const expiring = this.content.index.expiring.size;
+    return { volume: name, role, state: replica.state, epoch, sizeBytes, expiring, durable };
   }
 
   private async build(): Promise<void> {
@@ -287,7 +288,17 @@ export class HostedKv {
 
 /** Of a volume that this node has no replica of. */
 export function aboutNothing(volume: string): KvInfo {
-  const nothing = { epoch: 0, sizeBytes: 0, version: 0, keys: 0, liveBytes: 0, usedBytes: 0 };
+  // Nobody here vouches for anything.
+  const nothing = {
+    epoch: 0,
+    sizeBytes: 0,
+    version: 0,
+    keys: 0,
+    expiring: 0,
+    durable: false,
+    liveBytes: 0,
+    usedBytes: 0,
+  };
   return { volume, role: 'backup', state: 'absent', ...nothing, limits: KV_LIMITS };
 }
 

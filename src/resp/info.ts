@@ -32,7 +32,7 @@ const SECTIONS: Readonly<Record<string, (client: ClientState, kv: KvInfo) => Fie
     blocked_clients: 0,
   }),
   Memory: (_client, kv) => ({ used_memory: kv.liveBytes, maxmemory: 0, maxmemory_policy: 'noeviction' }),
-  // Whatever was answered is durable.
+  // Whatever was answered is in the journal.
   Persistence: () => ({ loading: 0, async_loading: 0, rdb_bgsave_in_progress: 0, aof_enabled: 1 }),
   Replication: (client, kv) => ({
     role: kv.role === 'primary' ? 'master' : 'slave',
@@ -40,7 +40,7 @@ const SECTIONS: Readonly<Record<string, (client: ClientState, kv: KvInfo) => Fie
     master_repl_offset: kv.version,
   }),
   Cluster: () => ({ cluster_enabled: 0 }),
-  Keyspace: (_client, kv): Fields => (kv.keys === 0 ? {} : { db0: `keys=${kv.keys},expires=0,avg_ttl=0` }),
+  Keyspace: (_client, kv): Fields => (kv.keys === 0 ? {} : { db0: `keys=${kv.keys},expires=${kv.expiring},avg_ttl=0` }),
   Holdfast: (_client, kv) => ({
     volume: kv.volume,
     volume_role: kv.role,

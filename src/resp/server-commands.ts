@@ -9,7 +9,7 @@ import { type AnyReply, Failure, OK, Pairs } from './reply.ts';
 
 /** What clients and redis-benchmark ask for. Each is true of us. */
 const SETTINGS: Readonly<Record<string, (client: ClientState) => string>> = {
-  appendfsync: () => 'always',
+  appendfsync: (client) => (isDurable(client) ? 'always' : 'no'),
   appendonly: () => 'yes',
   'cluster-enabled': () => 'no',
   databases: () => '1',
@@ -22,6 +22,14 @@ const SETTINGS: Readonly<Record<string, (client: ClientState) => string>> = {
   save: () => '',
   timeout: () => '0',
 };
+
+function isDurable(client: ClientState): boolean {
+  try {
+    return client.node.volume().info().durable;
+  } catch {
+    return false;
+  }
+}
 
 function configGet(args: Args, client: ClientState): AnyReply {
   const found = new Map<string, string>();

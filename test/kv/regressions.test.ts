@@ -89,7 +89,7 @@ test('R-5: a PUT that was not written is no PUT: an error, and nobody reads it',
     },
     await built(disk),
     LIMITS,
-    () => ({ volume: 'v', role: 'primary', state: 'in-sync', epoch: 1, sizeBytes: 0 }),
+    () => ({ volume: 'v', role: 'primary', state: 'in-sync', epoch: 1, sizeBytes: 0, expiring: 0, durable: true }),
   );
   const answer = execute(kv, only(put('k', 'v')));
   await disk.settle();

@@ -204,6 +204,25 @@ test("the volume's errors, by what the client should do", async () => {
   }
 });
 
+test('INFO counts the keys that go away by themselves; CONFIG GET tells whether the volume is durable', async () => {
+  const bench = new RespBench();
+  const told = bench.open();
+  const ask = async (line: string): Promise<Tree> => {
+    told.session.receive(pipeline(line));
+    await bench.settle();
+    return told.replies()[0]!;
+  };
+  for (const line of ['SET a 1', 'SET b 1 EX 100', 'SET c 1 EX 100', 'PERSIST c']) await ask(line);
+  assert.match(JSON.stringify(await ask('INFO keyspace')), /\\r\\ndb0:keys=3,expires=1,avg_ttl=0\\r\\n/);
+  for (const [durable, word] of [
+    [true, 'always'],
+    [false, 'no'],
+  ] as const) {
+    bench.kv.durable = durable;
+    assert.equal(await ask('CONFIG GET appendfsync'), ['*', 'appendfsync', word]);
+  }
+});
+
 test('no volume: every command says so, the connection stays', async () => {
   const bench = new RespBench();
   const told = bench.open();

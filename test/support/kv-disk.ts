@@ -141,6 +141,8 @@ const DESCRIBE: Describe = () => ({
   state: 'in-sync',
   epoch: 1,
   sizeBytes: 0,
+  expiring: 0,
+  durable: true,
 });
 
 export async function openKv(disk: KvDisk): Promise<PrimaryKv> {

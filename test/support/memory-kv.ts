@@ -51,6 +51,7 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
   private version = 0;
   /** Transactions that have not taken effect, in order. */
   private readonly row: Array<() => void> = [];
+  durable = true;
   /** What every call is answered with, as long as it is set. */
   trouble: HoldfastError | null = null;
 
@@ -70,6 +71,8 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
       epoch: 1,
       version: this.version,
       keys: this.held.size,
+      expiring: [...this.held.values()].filter(({ expiresAtMs }) => expiresAtMs !== null).length,
+      durable: this.durable,
       liveBytes,
       usedBytes: liveBytes,
       sizeBytes: 2 ** 30,
