@@ -1,7 +1,8 @@
 /**
  * A transaction, worked out against a state: what it answers, and which keys it leaves how. Pure.
  *
- * Guarantees: each step sees the ones before it; a transaction whose conditions do not hold changes nothing.
+ * Guarantees: each step sees the ones before it; a transaction whose conditions do not hold changes nothing; a key that is
+ * given a time to live that is over is not there afterwards.
  */
 import { HoldfastError } from '../base/errors.ts';
 import { EMPTY } from './batch.ts';
@@ -66,7 +67,10 @@ function take(step: Step, view: View, changes: Map<Key, Present | null>, version
     expiresAtMs: before === null || before.expiresAtMs === 0 ? null : before.expiresAtMs,
   };
   const put = (value: Uint8Array, expiry: Expiry): void => {
-    changes.set(key, { value, version, expiresAtMs: expiryOf(expiry, before, nowMs) });
+    const expiresAtMs = expiryOf(expiry, before, nowMs);
+    // One that it has already ends by a deletion of its own.
+    const over = expiry !== 'keep' && expiresAtMs !== 0 && expiresAtMs <= nowMs;
+    changes.set(key, over ? null : { value, version, expiresAtMs });
     result.done = true;
     result.version = version;
   };
@@ -92,7 +96,7 @@ function take(step: Step, view: View, changes: Map<Key, Present | null>, version
       break;
     }
     case 'expire':
-      if (before !== null) put(before.value, step.expiry);
+      if (before !== null && !isAsItIs(step.expiry, before)) put(before.value, step.expiry);
       break;
   }
   return result;
@@ -105,6 +109,11 @@ function sumOf(value: Uint8Array | null, delta: bigint): bigint | 'NOT_AN_INTEGE
   if (number > INT64_MAX || number < INT64_MIN) return 'NOT_AN_INTEGER';
   const sum = number + delta;
   return sum > INT64_MAX || sum < INT64_MIN ? 'OVERFLOW' : sum;
+}
+
+/** Nothing would change: who watches the key is told nothing. */
+function isAsItIs(expiry: Expiry, before: Present): boolean {
+  return expiry === 'keep' || (expiry === 'none' && before.expiresAtMs === 0);
 }
 
 function expiryOf(expiry: Expiry, before: Present | null, nowMs: number): number {

@@ -30,6 +30,8 @@ export interface MemoryKvOptions {
   /** Runs it once, not before it returns. */
   later?: (work: () => void) => void;
   limits?: Partial<KvLimits>;
+  /** What expires is gone at once, or as the real one has it, when `tick` deletes it. Default: at once. */
+  expiry?: 'at once' | 'by tick';
 }
 
 interface Held {
@@ -39,6 +41,8 @@ interface Held {
 }
 
 const PAGE_BYTES = 128 * 1024;
+/** Of an entry of a page, besides key and value. */
+const ENTRY_BYTES = 32;
 const MAX_INT64 = 2n ** 63n - 1n;
 const copy = (bytes: Uint8Array): Uint8Array => new Uint8Array(bytes);
 
@@ -46,6 +50,7 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
   private readonly now: () => number;
   private readonly later: (work: () => void) => void;
   private readonly limits: KvLimits;
+  private readonly byTick: boolean;
   private held: Map<Key, Held> = new Map();
   private sorted: Key[] | null = null;
   private version = 0;
@@ -58,6 +63,7 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
   constructor(options: MemoryKvOptions) {
     this.now = options.now;
     this.later = options.later ?? queueMicrotask;
+    this.byTick = options.expiry === 'by tick';
     this.limits = { maxKeyBytes: 1024, maxValueBytes: 128 * 1024, maxTransactionBytes: 192 * 1024, ...options.limits };
   }
 
@@ -98,6 +104,19 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
     this.later(() => this.row.shift()!());
   }
 
+  /** Deletes what has expired: a change like any other. */
+  tick(): void {
+    const nowMs = this.now();
+    const due = this.keys().filter((key) => {
+      const { expiresAtMs } = this.held.get(key)!;
+      return expiresAtMs !== null && expiresAtMs <= nowMs;
+    });
+    if (due.length === 0) return;
+    this.version++;
+    for (const key of due) this.held.delete(key);
+    this.sorted = null;
+  }
+
   // --- state ----------------------------------------------------------------------------------------------------------
 
   private answer<T>(done: KvDone<T>, look: () => T): void {
@@ -111,7 +130,7 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
 
   private find(key: Key): Held | null {
     const held = this.held.get(key) ?? null;
-    if (held === null || held.expiresAtMs === null || held.expiresAtMs > this.now()) return held;
+    if (held === null || held.expiresAtMs === null || this.byTick || held.expiresAtMs > this.now()) return held;
     this.held.delete(key);
     this.sorted = null;
     return null;
@@ -129,20 +148,21 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
       if (key < from || !key.startsWith(prefix) || (end !== null && key >= end)) continue;
       const entry = this.entry(key, keysOnly);
       if (entry === null) continue;
-      if (entries.length >= limit || bytes >= PAGE_BYTES) return { entries, next: key };
+      const size = ENTRY_BYTES + key.length + (entry.value?.length ?? 0);
+      if (entries.length > 0 && (entries.length >= limit || bytes + size > PAGE_BYTES)) return { entries, next: key };
       entries.push(entry);
-      bytes += key.length + (entry.value?.length ?? 0);
+      bytes += size;
     }
     return { entries, next: null };
   }
 
-  private tooLarge({ steps }: Transaction): HoldfastError | null {
+  private tooLarge({ conditions, steps }: Transaction): HoldfastError | null {
     const { maxKeyBytes, maxValueBytes, maxTransactionBytes } = this.limits;
     let bytes = 0;
-    for (const step of steps) {
-      const valueBytes = step.type === 'put' ? step.value.length : 0;
-      bytes += step.key.length + valueBytes;
-      if (step.key.length > maxKeyBytes || valueBytes > maxValueBytes) {
+    for (const part of [...conditions, ...steps]) {
+      const valueBytes = 'value' in part ? part.value.length : 0;
+      bytes += part.key.length + valueBytes;
+      if (part.key.length > maxKeyBytes || valueBytes > maxValueBytes) {
         return new HoldfastError('TOO_LARGE', { operation: 'execute' });
       }
     }
@@ -152,8 +172,8 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
   private holds(condition: Condition): boolean {
     const held = this.find(condition.key);
     if (condition.is === 'absent') return held === null;
+    if (condition.is === 'version') return (held?.version ?? 0) === condition.version;
     if (held === null) return false;
-    if (condition.is === 'version') return held.version === condition.version;
     return condition.is === 'present' || Buffer.compare(held.value, condition.value) === 0;
   }
 
@@ -188,19 +208,19 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
       if (held === null) return refused;
       this.held.delete(step.key);
       this.sorted = null;
-      return { ...wrote, value: step.previous ? held.value : null };
+      return { ...result, value: step.previous ? held.value : null };
     }
     if (step.type === 'expire') {
       if (held === null) return refused;
-      const expiresAtMs = this.expiryOf(step.expiry, held);
-      if (expiresAtMs === held.expiresAtMs) return refused;
-      this.held.set(step.key, { ...held, expiresAtMs, version });
+      if (step.expiry === 'keep' || (step.expiry === 'none' && held.expiresAtMs === null)) return refused;
+      this.set(step.key, { ...held, expiresAtMs: this.expiryOf(step.expiry, held), version }, false);
       return wrote;
     }
     if (step.type === 'put') {
       const value = step.previous ? (held?.value ?? null) : null;
       if (step.when !== 'always' && (step.when === 'present') !== (held !== null)) return { ...refused, value };
-      this.set(step.key, { value: copy(step.value), version, expiresAtMs: this.expiryOf(step.expiry, held) });
+      const expiresAtMs = this.expiryOf(step.expiry, held);
+      this.set(step.key, { value: copy(step.value), version, expiresAtMs }, step.expiry === 'keep');
       return { ...wrote, value };
     }
     const text = held === null ? '0' : Buffer.from(held.value).toString('latin1');
@@ -211,18 +231,20 @@ export class MemoryKv implements Pick<KvVolume, 'info' | 'get' | 'scan' | 'size'
     const after = before + step.delta;
     if (after > MAX_INT64 || after < -MAX_INT64 - 1n) return { ...refused, problem: 'OVERFLOW' };
     const value = Buffer.from(String(after));
-    this.set(step.key, { value, version, expiresAtMs: held?.expiresAtMs ?? null });
+    this.set(step.key, { value, version, expiresAtMs: held?.expiresAtMs ?? null }, true);
     return { ...wrote, value: copy(value) };
   }
 
-  private set(key: Key, held: Held): void {
-    if (!this.held.has(key)) this.sorted = null;
+  /** @param keeps its time to live is the one that it had. One that is new and over takes it away */
+  private set(key: Key, held: Held, keeps: boolean): void {
+    this.sorted = null;
     this.held.set(key, held);
+    if (!keeps && held.expiresAtMs !== null && held.expiresAtMs <= this.now()) this.held.delete(key);
   }
 
   private expiryOf(expiry: Expiry, held: Held | null): number | null {
     if (expiry === 'none') return null;
     if (expiry === 'keep') return held?.expiresAtMs ?? null;
-    return 'atMs' in expiry ? expiry.atMs : this.now() + expiry.afterMs;
+    return Math.max(1, Math.round('atMs' in expiry ? expiry.atMs : this.now() + expiry.afterMs));
   }
 }
