@@ -1,5 +1,6 @@
 /**
- * Our port beside the real redis-server: both get the same commands, and answer the same bytes.
+ * Our port beside the real redis-server: both get the same commands, and answer the same bytes. The volume behind it is
+ * the model; test/cluster/kv-redis plays the same scripts on a node's port with a replicated one.
  *
  * What is known to differ, and therefore not asked here or compared otherwise: the order of KEYS and SCAN, the numbers
  * of cursors, and that Redis takes any number or nothing for one; TTLs, by a moment; READONLY (an error of Redis without a cluster), CLIENT SETINFO (younger than Redis 7.0),
@@ -12,39 +13,12 @@ import { RespServer } from '../../src/node/resp-server.ts';
 import { MemoryKv } from '../support/memory-kv.ts';
 import { RedisServer, hasTool } from '../support/redis-server.ts';
 import { RespClient } from '../support/resp-client.ts';
+import { type Both, Pair, playTwice, wordsOf } from '../support/resp-pair.ts';
 import { type Tree, encodeCommand, readReply } from '../support/resp-replies.ts';
 import { ERROR_SCRIPT } from './error-script.ts';
-import { COMMAND_SCRIPT, type Script, TRANSACTION_SCRIPT } from './scripts.ts';
+import { COMMAND_SCRIPT, TRANSACTION_SCRIPT } from './scripts.ts';
 
 const test = suite('RESP against Redis');
-
-/** The same client twice. */
-class Pair {
-  readonly redis: RespClient;
-  readonly ours: RespClient;
-  constructor(redis: RespClient, ours: RespClient) {
-    this.redis = redis;
-    this.ours = ours;
-  }
-  async ask(bytes: Buffer): Promise<{ redis: Buffer; ours: Buffer }> {
-    this.redis.send(bytes);
-    this.ours.send(bytes);
-    const [redis, ours] = await Promise.all([this.redis.next(), this.ours.next()]);
-    return { redis: redis!, ours: ours! };
-  }
-  async same(bytes: Buffer, what: string): Promise<void> {
-    const { redis, ours } = await this.ask(bytes);
-    assert.is(ours.toString('latin1'), redis.toString('latin1'), what);
-  }
-  close(): void {
-    this.redis.close();
-    this.ours.close();
-  }
-}
-
-interface Both {
-  pair(): Promise<Pair>;
-}
 
 /** What a test started, whether or not it came to its end. */
 const started: Array<() => Promise<void>> = [];
@@ -65,35 +39,11 @@ async function both(password: string | null = null): Promise<Both> {
     for (const pair of pairs) pair.close();
     await server.close();
   });
-  return {
-    pair: async () => {
-      const pair = new Pair(await redis.client(), await RespClient.open(port));
-      pairs.push(pair);
-      return pair;
-    },
+  return async () => {
+    const pair = new Pair(await redis.client(), await RespClient.open(port));
+    pairs.push(pair);
+    return pair;
   };
-}
-
-/** A line of a script: words, those of another client behind `2> `; `\xHH` in a word is a byte. */
-function wordsOf(line: string): string[] {
-  const unquoted = (word: string): string =>
-    word.replace(/\\x([0-9a-f]{2})/g, (_all, hex: string) => String.fromCharCode(parseInt(hex, 16)));
-  return line.split(' ').map((word) => (word === "''" ? '' : unquoted(word)));
-}
-
-async function play(servers: Both, script: Script, protocol: 2 | 3): Promise<number> {
-  const clients = [await servers.pair(), await servers.pair()];
-  if (protocol === 3) for (const client of clients) await client.ask(encodeCommand(['HELLO', '3']));
-  let asked = 0;
-  for (const line of script.split('\n').map((one) => one.trim())) {
-    if (line === '' || line.startsWith('#')) continue;
-    const second = line.startsWith('2> ');
-    const words = wordsOf(second ? line.slice(3) : line);
-    await clients[second ? 1 : 0]!.same(encodeCommand(words), `RESP${protocol}: ${line}`);
-    asked++;
-  }
-  for (const client of clients) client.close();
-  return asked;
 }
 
 const numberOf = (reply: Buffer): number => {
@@ -111,10 +61,7 @@ if (!hasTool('redis-server')) {
   for (const [name, script] of Object.entries({ COMMAND_SCRIPT, ERROR_SCRIPT, TRANSACTION_SCRIPT })) {
     test(`${name}, in both protocols`, async () => {
       const servers = await both();
-      let asked = await play(servers, script, 2);
-      const clear = await servers.pair();
-      await clear.same(encodeCommand(['UNLINK', ...'abcdefghijklmnopqrstuvwxyz'.split('')]), 'clear');
-      asked += await play(servers, script, 3);
+      const asked = await playTwice(servers, script);
       assert.ok(asked > 90, `${asked} commands`);
     });
   }
@@ -144,7 +91,7 @@ if (!hasTool('redis-server')) {
       'Host: a\r\nPING\r\n',
     ];
     for (const stream of streams) {
-      const pair = await servers.pair();
+      const pair = await servers();
       pair.redis.send(stream);
       pair.ours.send(stream);
       // Each of them ends the connection.
@@ -155,7 +102,7 @@ if (!hasTool('redis-server')) {
 
   test('a password', async () => {
     const servers = await both('s3cret');
-    const pair = await servers.pair();
+    const pair = await servers();
     const commands = [
       ['GET', 'a'],
       ['FOO'],
@@ -181,18 +128,18 @@ if (!hasTool('redis-server')) {
     ];
     for (const command of commands) await pair.same(encodeCommand(command), command.join(' '));
     for (const stream of ['*11\r\n', '*1\r\n$16385\r\n']) {
-      const stranger = await servers.pair();
+      const stranger = await servers();
       await stranger.same(Buffer.from(stream), stream);
       await Promise.all([stranger.redis.closed, stranger.ours.closed]);
     }
-    const known = await servers.pair();
+    const known = await servers();
     await known.same(encodeCommand(['AUTH', 's3cret']), 'AUTH');
     await known.same(encodeCommand(['ECHO', 'x'.repeat(20_000)]), 'a long argument');
   });
 
   test('times to live, within a second', async () => {
     const servers = await both();
-    const pair = await servers.pair();
+    const pair = await servers();
     const close = async (toleranceMs: number, ...command: string[]): Promise<void> => {
       const { redis, ours } = await pair.ask(encodeCommand(command));
       const difference = Math.abs(numberOf(redis) - numberOf(ours));
@@ -238,7 +185,7 @@ if (!hasTool('redis-server')) {
 
   test('SCAN and KEYS find the same', async () => {
     const servers = await both();
-    const pair = await servers.pair();
+    const pair = await servers();
     for (let i = 0; i < 300; i++) {
       await pair.same(encodeCommand(['SET', `${i % 3 === 0 ? 'user' : 'it[em'}:${i}\xff`, 'v']), 'SET');
     }
@@ -266,7 +213,7 @@ if (!hasTool('redis-server')) {
 
   test('COMMAND: names, arities, flags, positions of keys and categories', async () => {
     const servers = await both();
-    const pair = await servers.pair();
+    const pair = await servers();
     const names = (readReply(await pair.ours.call('COMMAND', 'LIST'))!.tree as Tree[]).slice(1) as string[];
     assert.ok(names.length > 50);
     const subcommands = ['client|setname', 'client|list', 'client|id', 'config|get', 'command|docs', 'command|count'];
@@ -282,7 +229,7 @@ if (!hasTool('redis-server')) {
 
   test('keys and values of all bytes', async () => {
     const servers = await both();
-    const pair = await servers.pair();
+    const pair = await servers();
     const bytes = Buffer.from(Array.from({ length: 256 }, (_, i) => i));
     await pair.same(encodeCommand(['SET', bytes, bytes]), 'SET');
     await pair.same(encodeCommand(['GET', bytes]), 'GET');
@@ -296,7 +243,7 @@ if (!hasTool('redis-server')) {
 
   test('a pipeline of everything is answered like one by one', async () => {
     const servers = await both();
-    const pair = await servers.pair();
+    const pair = await servers();
     const lines = COMMAND_SCRIPT.split('\n').map((line) => line.trim());
     const commands = lines.filter((line) => line !== '' && !line.startsWith('#') && !line.startsWith('2> '));
     const stream = Buffer.concat(commands.map((line) => encodeCommand(wordsOf(line))));
