@@ -1,7 +1,8 @@
 /**
  * A key-value volume as the RESP port of a node sees it: answered here where this node may, else by whoever may.
  *
- * Guarantees: a transaction is forwarded only if it was not executed here.
+ * Guarantees: a transaction is forwarded only if it was not executed here; no answer is stale, whatever the node gives to
+ * others: nothing on this port could mark it.
  */
 import type {
   Entry,

@@ -41,6 +41,7 @@ const CODES: Partial<Record<ErrorCode, string>> = {
   BUSY: 'TRYAGAIN',
   WRONG_EPOCH: 'TRYAGAIN',
   SHUTTING_DOWN: 'TRYAGAIN',
+  UNREACHABLE: 'TRYAGAIN',
   OUTCOME_UNKNOWN: 'UNKNOWN',
   // Sent without a number under which it could be repeated.
   CONNECTION_LOST: 'UNKNOWN',
