@@ -8,7 +8,7 @@
  * `die` and `partition` need nodes with `--enable-faults`. Whoever started a server starts it again: `holdfast up`, or
  * what supervises it.
  */
-import { HoldfastError, asHoldfastError } from '../base/errors.ts';
+import { type ErrorCode, HoldfastError, asHoldfastError } from '../base/errors.ts';
 import { formatAddress, parseServer } from './address.ts';
 import { admin } from './admin.ts';
 import { Credentials } from './credentials.ts';
@@ -36,13 +36,15 @@ export interface GetResult {
 }
 
 export interface Put739Result {
-  /** 0: there was an old value, 1: there was none, -1: refused, nothing was done, -2: failed, the outcome is unknown. */
+  /** 0: there was an old value, 1: there was none, -1: refused, nothing was done, -2: it may have been done, or not. */
   code: 0 | 1 | -1 | -2;
   oldValue: string | null;
 }
 
 /** How long a server may take to show that it is ALIVE, or to take an order. */
 const ANSWER_MS = 3000;
+/** A PUT that ends so may have been done. With any other error it was not. */
+const UNKNOWN: ReadonlySet<ErrorCode> = new Set(['OUTCOME_UNKNOWN', 'DEADLINE', 'ABORTED', 'CONNECTION_LOST']);
 
 export class Kv739 {
   /** Why the last call failed; null: it did not. */
@@ -116,7 +118,6 @@ export class Kv739 {
 
   async put(key: string, value: string): Promise<Put739Result> {
     let oldValue: string | null = null;
-    let sent = false;
     const code = await this.code(async () => {
       const store = this.initialised('put');
       this.checkKey('put', key);
@@ -124,11 +125,10 @@ export class Kv739 {
       const bytes = typeof value === 'string' ? Buffer.byteLength(value) : 0;
       if (bytes === 0) throw refused('put', 'an empty value');
       if (bytes > maxValueBytes) throw refused('put', `a value of ${bytes} bytes, the limit is ${maxValueBytes}`);
-      sent = true;
       const { previous } = await store.put(key, value, { previous: true, deadlineMs: timeoutMs });
       oldValue = previous?.toString('utf8') ?? null;
     });
-    if (code === -1) return { code: sent ? -2 : -1, oldValue: null };
+    if (code === -1) return { code: UNKNOWN.has(this.lastError!.code) ? -2 : -1, oldValue: null };
     return { code: oldValue === null ? 1 : 0, oldValue };
   }
 

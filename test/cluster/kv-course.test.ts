@@ -5,9 +5,13 @@
 // deadline: 240 s
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
+import { admin } from '../../src/client/admin.ts';
+import { connectKv } from '../../src/client/index.ts';
 import { Kv739, type Kv739Options } from '../../src/client/kv739.ts';
 import { KvCluster, NAMES, VOLUME } from '../support/kv-cluster.ts';
 import { TestCluster } from '../support/cluster.ts';
+import { Random } from '../support/random.ts';
+import { RespClient } from '../support/resp-client.ts';
 
 interface Context {
   kv: KvCluster;
@@ -104,6 +108,36 @@ test('KT-1: every call before init, twice, with nothing, after shutdown', async 
   assert.is(await client.shutdown(), 0);
 });
 
+test('KT-1: a PUT that was refused returns -1; one that may have been done, or not, -2', async ({ kv }) => {
+  const generous = await clientOf(kv, NAMES, { maxKeyBytes: 10_000, maxValueBytes: 500_000 });
+  for (const [key, value] of [
+    ['k'.repeat(5000), 'v'],
+    ['large', 'v'.repeat(300_000)],
+  ] as const) {
+    assert.equal(await generous.put(key, value), { code: -1, oldValue: null });
+    assert.is(generous.lastError!.code, 'TOO_LARGE', 'the servers say so');
+  }
+  // Nobody can be taken out of the group, nor be made primary: what the primary has begun stays open.
+  const everybody = [...NAMES, 'coordinator'];
+  const faults = (kind: string): Promise<unknown> =>
+    Promise.all(
+      NAMES.map((name) => {
+        const from = everybody.filter((one) => one !== name);
+        return admin(kv.address(name), { op: 'fault', kind, from });
+      }),
+    );
+  const hasty = await clientOf(kv, NAMES, { timeoutMs: 1000 });
+  await put(hasty, 'open', 'before');
+  await faults('partition');
+  assert.equal(await hasty.put('open', 'after'), { code: -2, oldValue: null });
+  assert.is(hasty.lastError!.code, 'DEADLINE');
+  await faults('heal');
+  await kv.alive();
+  const { value } = await generous.get('open');
+  assert.ok(value === 'before' || value === 'after', `${value}`);
+  await Promise.all([generous, hasty].map((one) => one.shutdown()));
+});
+
 test('KT-2: keys once, keys again, PUT and GET in turns, absent keys', async ({ client }) => {
   assert.equal(await client.get(']['), { code: 1, value: null });
   for (let i = 0; i < 50; i++) assert.equal(await client.put(`u${i}`, `${i}`), { code: 1, oldValue: null });
@@ -141,12 +175,37 @@ test('KT-4: what was acknowledged of many PUTs at once is there after a SIGKILL'
   }
 });
 
-test('KT-5, KT-6, KT-11: servers end one after the other, clean and unclean, until one is left; PUT and GET go on', async ({
+const SEED = 739;
+
+test(`KT-5: a random half of the servers ends, clean and unclean; before it is back all is right, seed ${SEED}`, async ({
+  kv,
+  client,
+}) => {
+  const random = new Random(SEED);
+  await puts(client, 'kt5', 0, 30);
+  for (const clean of [1, 0] as const) {
+    // Of three, and most have to be left.
+    const half = [NAMES[random.below(NAMES.length)]!];
+    for (const name of half) await die(kv, client, name, clean);
+    for (let i = 0; i < 60; i++) {
+      const key = `kt5${random.below(30)}`;
+      const old = (await client.get(key)).value;
+      assert.ok(old !== null, client.lastError?.message);
+      assert.is(await put(client, key, `${clean}/${i}`), old);
+      assert.equal(await client.get(key), { code: 0, value: `${clean}/${i}` });
+    }
+    for (const name of half) await kv.cluster.restart(name);
+    await kv.alive();
+  }
+});
+
+test('KT-6, KT-11, KT-12: servers end one after the other until one is left, clients PUT and GET on; back, each has what it missed', async ({
   kv,
 }) => {
   const { primary, backups } = await kv.roles();
   const client = await clientOf(kv, NAMES);
-  await puts(client, 'kt5', 0, 30);
+  await puts(client, 'kt11', 0, 30);
+  const many = await Promise.all(Array.from({ length: 4 }, () => clientOf(kv, NAMES)));
   for (const [round, [name, clean]] of (
     [
       [primary, 0],
@@ -154,30 +213,36 @@ test('KT-5, KT-6, KT-11: servers end one after the other, clean and unclean, unt
     ] as const
   ).entries()) {
     let over = false;
-    let last = -1;
-    const load = (async () => {
-      for (let i = 0; !over; i++) {
-        await put(client, `kt11 ${round}`, `${i}`);
-        assert.equal(await client.get(`kt11 ${round}`), { code: 0, value: `${i}` });
-        last = i;
-      }
-    })();
+    const load = Promise.all(
+      many.map(async (one, n) => {
+        const key = `kt11 ${round} ${n}`;
+        let last = -1;
+        for (let i = 0; !over; i++) {
+          await put(one, key, `${i}`);
+          assert.equal(await one.get(key), { code: 0, value: `${i}` });
+          last = i;
+        }
+        return last;
+      }),
+    );
     await die(kv, client, name, clean);
-    await check(client, 'kt5', 0, 30);
+    await check(client, 'kt11', 0, 30);
     over = true;
-    await load;
+    const last = await load;
     const left = await clientOf(kv, [backups[1]]);
-    assert.equal(await left.get(`kt11 ${round}`), { code: 0, value: `${last}` });
+    for (const [n, i] of last.entries()) {
+      assert.ok(i >= 0);
+      assert.equal(await left.get(`kt11 ${round} ${n}`), { code: 0, value: `${i}` });
+    }
     await left.shutdown();
   }
   await puts(client, 'kt6', 0, 30);
   await checkAt(kv, backups[1], 'kt6', 0, 30);
-  await client.shutdown();
-  // KT-12: each has what it missed.
+  await Promise.all([client, ...many].map((one) => one.shutdown()));
   for (const name of [primary, backups[0]]) await kv.cluster.restart(name);
   await kv.alive();
   for (const name of [primary, backups[0]]) {
-    await checkAt(kv, name, 'kt5', 0, 30);
+    await checkAt(kv, name, 'kt11', 0, 30);
     await checkAt(kv, name, 'kt6', 0, 30);
   }
 });
@@ -244,8 +309,8 @@ test('KT-10: a server that was away has what it missed, clean and unclean', asyn
   }
 });
 
-/** All servers cut off from each other; one of the backups dies and misses a PUT. @returns that one */
-async function isolated(kv: KvCluster, client: Kv739): Promise<string> {
+/** All servers cut off from each other; one of the backups dies. Both of them miss a PUT. @returns them, that one first */
+async function isolated(kv: KvCluster, client: Kv739): Promise<[string, string]> {
   const { backups } = await kv.roles();
   const [away] = backups;
   await put(client, 'kt13', 'old');
@@ -253,16 +318,20 @@ async function isolated(kv: KvCluster, client: Kv739): Promise<string> {
   await die(kv, client, away, 0);
   await put(client, 'kt13', 'new');
   await kv.cluster.restart(away);
-  return away;
+  return backups;
+}
+
+/** Neither of them is ALIVE for such a client. */
+async function refusedBy(kv: KvCluster, names: readonly string[], options: Kv739Options = {}): Promise<void> {
+  const asked = names.map((name) => new Kv739({ volume: VOLUME, ...options }).init([kv.address(name)]));
+  assert.equal(await Promise.all(asked), [-1, -1]);
 }
 
 test('KT-13, consistent: whoever is cut off from all others answers no GET; KT-14: healed, it has all', async ({
   kv,
   client,
 }) => {
-  const away = await isolated(kv, client);
-  const stale = new Kv739({ volume: VOLUME });
-  assert.is(await stale.init([kv.address(away)]), -1, 'it is not ALIVE');
+  await refusedBy(kv, await isolated(kv, client));
   assert.equal(await client.get('kt13'), { code: 0, value: 'new' });
   const all = NAMES.map((name) => kv.address(name));
   for (const name of all) assert.is(await client.partition(name, all), 0, client.lastError?.message);
@@ -302,21 +371,39 @@ test('KT-17: the healer dies in mid-stream; another one goes on', async ({ kv, c
   await kv.alive();
 });
 
-test('KT-13, available: whoever is cut off answers with what it has, marked as stale; it takes no PUT', async () => {
+const STALE: Kv739Options = { allowStale: true };
+
+test('KT-13, available: whoever is cut off answers with what it has, marked as stale, takes no PUT, and answers no client of Redis', async () => {
   const kv = await KvCluster.start('16MiB', '--enable-faults', '--when-isolated', 'available');
   const client = await clientOf(kv, NAMES);
-  const away = await isolated(kv, client);
-  const old = await clientOf(kv, [away], { allowStale: true });
-  assert.equal(await old.get('kt13'), { code: 0, value: 'old' });
-  const refusing = new Kv739({ volume: VOLUME, timeoutMs: 1500 });
-  assert.is(await refusing.init([kv.address(away)]), -1, 'what is stale was taken for an answer');
+  const { primary } = await kv.roles();
+  const isolatedOnes = await isolated(kv, client);
+  const [away, third] = isolatedOnes;
+  const [old, other] = [await clientOf(kv, [away], STALE), await clientOf(kv, [third], STALE)];
+  for (const one of [old, other]) assert.equal(await one.get('kt13'), { code: 0, value: 'old' });
+  await refusedBy(kv, isolatedOnes, { timeoutMs: 1500 });
   // PUTs go to the primary, not to what is stale.
   assert.is(await put(old, 'kt13', 'newer'), 'new');
+  // Whoever has it all dies. A client of Redis could not tell an old answer from a new one: it is refused, as are PUTs.
+  await kv.cluster.kill(primary);
+  const redis = await Promise.all(['GET', 'SET'].map(() => RespClient.open(kv.port(away))));
+  const refusals = await Promise.all([redis[0]!.call('GET', 'kt13'), redis[1]!.call('SET', 'kt13', 'lost')]);
+  for (const refusal of refusals) assert.match(String(refusal), /^-TRYAGAIN [^\r\n]+\r\n$/);
+  for (const one of redis) one.close();
+  const ours = await connectKv(kv.url([away]), { reads: 'listed', allowStale: true });
+  const marked = (await ours.get('kt13'))!;
+  assert.equal([String(marked.value), marked.stale], ['old', true]);
+  await ours.close();
+  const view = await kv.cluster.status();
+  assert.is(view.volumes[0]!.verdict, 'unavailable', 'one of those that lack a PUT was promoted');
+  await kv.cluster.restart(primary);
+  await kv.cluster.untilServed(VOLUME);
+  assert.is((await kv.roles()).primary, primary);
   const all = NAMES.map((name) => kv.address(name));
   for (const name of all) assert.is(await client.partition(name, all), 0, client.lastError?.message);
   await kv.alive();
   assert.equal(await old.get('kt13'), { code: 0, value: 'newer' });
-  await Promise.all([old.shutdown(), client.shutdown()]);
+  await Promise.all([old, other, client].map((one) => one.shutdown()));
   await kv.stop();
 });
 
