@@ -1,8 +1,13 @@
 /** Defects of RecoverKV (R-1 to R-20) that show between processes: one test each, by name. The others are in test/kv. */
 // deadline: 240 s
+import { readFileSync, readdirSync } from 'node:fs';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
+import { Kv739 } from '../../src/client/kv739.ts';
+import { encodeRequest } from '../../src/kv/codec.ts';
+import { MESSAGES } from '../../src/protocol/messages.ts';
 import { KvCluster, NAMES, VOLUME } from '../support/kv-cluster.ts';
+import { RawClient } from '../support/raw-client.ts';
 import { stopProcess } from '../support/stop-process.ts';
 
 const test = suite<{ kv: KvCluster }>('key-value regressions, between nodes');
@@ -145,14 +150,22 @@ test('R-12: a clean end hands over and takes no PUT afterwards; an unclean one i
   const redis = kv.connect(backups[0]);
   const puts: Array<Promise<string>> = [];
   for (let i = 0; i < 50; i++) puts.push(redis.set(`clean ${i}`, 'yes'));
+  const logOf = (name: string): (() => string) => kv.cluster.slot(name).running!.printed;
+  const log = logOf(primary);
   assert.is(await kv.cluster.kill(primary, 'SIGTERM'), 0);
   assert.equal(new Set(await Promise.all(puts)), new Set(['OK']));
-  assert.match(kv.cluster.log(), /resign/i);
+  assert.match(log(), /resign/i);
   for (let i = 0; i < 50; i++) assert.is(await redis.get(`clean ${i}`), 'yes');
   await kv.cluster.restart(primary);
   await kv.alive();
-  assert.is(await kv.cluster.kill(backups[1]), null, 'it had an exit code');
-  await kv.cluster.restart(backups[1]);
+  const after = (await kv.roles()).primary;
+  const last = logOf(after);
+  // It has seen the other one resign.
+  const resignations = (): number => last().match(/resign/gi)?.length ?? 0;
+  const seen = resignations();
+  assert.is(await kv.cluster.kill(after), null, 'it had an exit code');
+  assert.is(resignations(), seen);
+  await kv.cluster.restart(after);
   await kv.alive();
 });
 
@@ -161,6 +174,37 @@ test('R-13: a node that does not exist is no other one', async ({ kv }) => {
   assert.is.not(code, 0);
   assert.match(stderr, /nobody/);
   await kv.alive();
+});
+
+test('R-14: a PUT of who has not attached the volume is refused, and changes nothing anywhere', async ({ kv }) => {
+  await kv.connect('a').set('mine', 'before');
+  const before = await allEqual(kv);
+  // By the protocol, at whoever is primary and at the others: introduced, and no more.
+  const steps = [{ type: 'put' as const, key: 'mine', value: Buffer.from('theirs'), expiry: 'none' as const }];
+  const transaction = {
+    conditions: [],
+    steps: steps.map((step) => ({ ...step, when: 'always' as const, previous: false })),
+  };
+  const put = encodeRequest({ operation: 'execute', transaction, id: null });
+  for (const name of NAMES) {
+    const stranger = await RawClient.connect(Number(kv.address(name).split(':')[1]));
+    await stranger.hello(14n, 1);
+    const { error } = await stranger.ask({ type: MESSAGES.KV_EXECUTE.number, requestId: 1 }, put);
+    assert.is(error?.code, 'NOT_ATTACHED');
+    stranger.close();
+  }
+  // By the course's calls: before init, of a volume that is none, and after shutdown.
+  const client = new Kv739({ volume: VOLUME });
+  const refused = { code: -1, oldValue: null };
+  assert.equal(await client.put('mine', 'theirs'), refused);
+  const elsewhere = new Kv739({ volume: 'another' });
+  assert.is(await elsewhere.init([kv.address('a')]), -1);
+  assert.equal(await elsewhere.put('mine', 'theirs'), refused);
+  assert.is(await client.init([kv.address('a')]), 0);
+  assert.is(await client.shutdown(), 0);
+  assert.equal(await client.put('mine', 'theirs'), refused);
+  assert.is(client.lastError!.code, 'NOT_ATTACHED');
+  assert.equal(await allEqual(kv), before);
 });
 
 test('R-15: clients that come and go at once, by the hundred', async ({ kv }) => {
@@ -175,12 +219,30 @@ test('R-15: clients that come and go at once, by the hundred', async ({ kv }) =>
   assert.is(await kv.connect('a').get('visits'), '150');
 });
 
+/** Processes on this machine that were started as the node with that folder. */
+function processesOf(dir: string): number {
+  const commands = readdirSync('/proc').map((pid) => {
+    if (!/^\d+$/.test(pid)) return '';
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+    } catch {
+      // It has ended.
+      return '';
+    }
+  });
+  return commands.filter((command) => command.split('\0').includes(dir)).length;
+}
+
 test('R-16: while a node is down requests fail or go elsewhere; nothing is started, nobody sleeps', async ({ kv }) => {
   const { backups } = await kv.roles();
   await kv.cluster.kill(backups[0]);
   const redis = kv.connect(backups[1]);
   await Promise.all(Array.from({ length: 300 }, (_, i) => redis.set(`storm ${i % 10}`, String(i))));
-  assert.is(kv.cluster.slot(backups[0]).running, null);
+  const expected = NAMES.map((name) => ({ name, processes: name === backups[0] ? 0 : 1 }));
+  assert.equal(
+    NAMES.map((name) => ({ name, processes: processesOf(kv.cluster.slot(name).dir) })),
+    expected,
+  );
   const gone = await kv
     .connect(backups[0])
     .client('ID')

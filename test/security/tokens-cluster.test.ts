@@ -6,7 +6,9 @@ import * as assert from 'uvu/assert';
 import { pause } from '../../src/cli/cluster.ts';
 import { admin } from '../../src/client/admin.ts';
 import { connectKv } from '../../src/client/index.ts';
+import type { ReplicaStatus } from '../../src/node/replica-status.ts';
 import { TestCluster } from '../support/cluster.ts';
+import { failsWith } from '../support/fails-with.ts';
 import { freePorts } from '../support/free-ports.ts';
 import { RespClient } from '../support/resp-client.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
@@ -16,7 +18,7 @@ const folder = temporaryFolder();
 const file = join(folder, 'tokens');
 const nodeFile = join(folder, 'node.token');
 let cluster: TestCluster;
-let app = '';
+let [boss, app, viewer, stranger] = ['', '', '', ''];
 
 async function create(name: string, ...more: string[]): Promise<string> {
   const { code, stdout, stderr } = await holdfast(['token', 'create', name, '--tokens', file, ...more]);
@@ -25,8 +27,10 @@ async function create(name: string, ...more: string[]): Promise<string> {
 }
 
 test.before(async () => {
-  const boss = await create('boss', '--role', 'admin');
+  boss = await create('boss', '--role', 'admin');
   app = await create('app', '--role', 'read-write', '--volume', 'keys');
+  viewer = await create('viewer', '--role', 'read', '--volume', 'keys');
+  stranger = await create('stranger', '--role', 'read-write', '--volume', 'other');
   writeFileSync(nodeFile, await create('nodes', '--role', 'read-write'), { mode: 0o600 });
   const args = ['--tokens', file, '--node-token-file', nodeFile];
   cluster = await TestCluster.start(['a', 'b'], { args, env: { HOLDFAST_TOKEN: boss } });
@@ -69,6 +73,31 @@ test('and not without one', async () => {
   const redis = await portOf(backup);
   assert.match(String(await redis.call('SET', 'k', 'w')), /^-/);
   redis.close();
+});
+
+test('R-14: a PUT of who may only read, or has another volume, is refused, and no replica has changed', async () => {
+  const url = cluster.url('keys').replace('holdfast:', 'holdfast-kv:');
+  const owner = await connectKv(url, { token: app, connectMs: 5000 });
+  const { version } = await owner.put('k', 'before');
+  const versions = (): Promise<number[]> =>
+    Promise.all(
+      ['a', 'b'].map(async (name) => {
+        const { replicas } = await admin(cluster.slot(name).address, { op: 'status', from: 0 }, { token: boss });
+        return (replicas as ReplicaStatus[]).find(({ volume }) => volume === 'keys')!.kv!.version;
+      }),
+    );
+  const there = [version, version];
+  // A backup applies it a moment after it was acknowledged.
+  while (String(await versions()) !== String(there)) await pause(10);
+  const reader = await connectKv(url, { token: viewer, connectMs: 5000 });
+  assert.is(String((await reader.get('k'))!.value), 'before');
+  await failsWith(reader.put('k', 'theirs'), 'READ_ONLY');
+  await failsWith(reader.delete('k'), 'READ_ONLY');
+  await reader.close();
+  await failsWith(connectKv(url, { token: stranger, connectMs: 5000 }), 'ACCESS', /"stranger" does not permit/);
+  assert.equal(await versions(), there);
+  assert.is(String((await owner.get('k'))!.value), 'before');
+  await owner.close();
 });
 
 test('who may write to a disk may hold its writers back for a backup; nobody else, and nothing else', async () => {
