@@ -9,7 +9,7 @@ import { failsWith } from '../support/fails-with.ts';
 const test = suite<{ kv: KvCluster; store: KvStore }>('key-value client library');
 
 test.before(async (context) => {
-  context.kv = await KvCluster.start('48MiB', '--enable-faults');
+  context.kv = await KvCluster.start('48MiB', '--enable-faults', '--http', '127.0.0.1:0');
   context.store = await connectKv(context.kv.url());
 });
 
@@ -17,6 +17,8 @@ test.after(async ({ kv, store }) => {
   await store.close();
   await kv.stop();
 });
+
+const GETS = 300;
 
 const text = (entry: KvEntry | null): string | null => entry?.value.toString() ?? null;
 
@@ -216,6 +218,35 @@ test('a killed primary is a pause: each add is executed once, reads never go bac
   assert.ok(reads > 50);
   assert.is(text(await any.get('sum')), '800');
   await Promise.all([any, ...writers].map((one) => one.close()));
+});
+
+/** GETs and scans of clients that the node has answered since it started. */
+async function readsAt(kv: KvCluster, name: string): Promise<number> {
+  const { http } = kv.cluster.slot(name).running!.info as unknown as { http: string };
+  const text = await (await fetch(new URL('/metrics', http))).text();
+  const line = text.split('\n').find((one) => /^holdfast_operations_total\{[^}]*op="read"/.test(one));
+  assert.ok(line, text);
+  return Number(line!.slice(line!.lastIndexOf(' ')));
+}
+
+test('K-14: GETs are spread over all replicas in sync: each answers its share', async ({ kv }) => {
+  const any = await connectKv(kv.url(), { reads: 'any' });
+  await any.put('spread', 'everywhere');
+  const readsOfAll = (): Promise<number[]> => Promise.all(NAMES.map((name) => readsAt(kv, name)));
+  const shares = async (): Promise<number[]> => {
+    const before = await readsOfAll();
+    const asked = Array.from({ length: GETS }, () => any.get('spread'));
+    for (const entry of await Promise.all(asked)) assert.is(text(entry), 'everywhere');
+    return (await readsOfAll()).map((reads, i) => reads - before[i]!);
+  };
+  // It begins with the primary alone, until it knows the others.
+  for (let attempt = 0; attempt < 20 && (await shares()).includes(0); attempt++);
+  const told = await shares();
+  const sum = told.reduce((all, one) => all + one);
+  assert.ok(sum >= GETS, 'each is answered by one of them, or asked again of another');
+  for (const share of told)
+    assert.ok(share >= GETS / NAMES.length / 2, `of ${GETS} GETs the nodes answered ${told.join(', ')}`);
+  await any.close();
 });
 
 test('a listed server answers alone, in whatever role; while it is away, nobody answers for it', async ({
