@@ -1,11 +1,9 @@
 /** The address of the coordinator, for all commands that need one, and what etcd wants to know besides. */
-import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { HoldfastError, asHoldfastError } from '../base/errors.ts';
-import type { TlsFiles } from '../coordination/http-call.ts';
+import { HoldfastError } from '../base/errors.ts';
 import { type OpenOptions, openCoordinator } from '../coordination/open.ts';
 import type { Coordinator } from '../coordination/register.ts';
-import { type TlsFlags, callFilesOf } from './tls-flags.ts';
+import { type TlsFlags, callFilesOf, readAtEachCall } from './tls-flags.ts';
 
 export interface CoordinatorUrl extends TlsFlags {
   coordinator?: string;
@@ -29,7 +27,7 @@ export function isFolder(text: string, flags: CoordinatorUrl): boolean {
 
 /**
  * A user of etcd comes from HOLDFAST_ETCD_USER and _PASSWORD; files for etcds:// from HOLDFAST_ETCD_CA, _CERT, _KEY, those
- * for holdfasts:// from the flags, or HOLDFAST_TLS_CA, _CERT, _KEY.
+ * for holdfasts:// from the flags, or HOLDFAST_TLS_CA, _CERT, _KEY. Files are read at each call.
  * @throws HoldfastError INVALID_ARGUMENT
  */
 export function coordinatorOf(flags: CoordinatorUrl, options: OpenOptions = {}): Coordinator {
@@ -44,22 +42,11 @@ export function coordinatorOf(flags: CoordinatorUrl, options: OpenOptions = {}):
   const { env } = process;
   const user = env['HOLDFAST_ETCD_USER'];
   const password = env['HOLDFAST_ETCD_PASSWORD'];
-  const ca = env['HOLDFAST_ETCD_CA'];
-  const cert = env['HOLDFAST_ETCD_CERT'];
-  const key = env['HOLDFAST_ETCD_KEY'];
-  if (url.startsWith('holdfasts:'))
-    return openCoordinator(url, { ...options, user, password, tls: callFilesOf(flags) });
-  const files = ca !== undefined || cert !== undefined ? tlsOf(ca, cert, key) : undefined;
-  return openCoordinator(url, { ...options, user, password, ...(files !== undefined && { tls: files }) });
-}
-
-function tlsOf(ca?: string, cert?: string, key?: string): TlsFiles {
-  const read = (path: string | undefined): string | undefined => {
-    try {
-      return path === undefined ? undefined : readFileSync(path, 'utf8');
-    } catch (error) {
-      throw asHoldfastError(error, { operation: 'read the files for etcd', detail: path });
-    }
-  };
-  return { ca: read(ca), cert: read(cert), key: read(key) };
+  if (url.startsWith('holdfasts:')) {
+    const tls = readAtEachCall(callFilesOf(flags), 'TLSv1.3');
+    return openCoordinator(url, { ...options, user, password, tls });
+  }
+  const files = { ca: env['HOLDFAST_ETCD_CA'], cert: env['HOLDFAST_ETCD_CERT'], key: env['HOLDFAST_ETCD_KEY'] };
+  const given = files.ca !== undefined || files.cert !== undefined;
+  return openCoordinator(url, { ...options, user, password, ...(given && { tls: readAtEachCall(files) }) });
 }

@@ -1,5 +1,6 @@
 /** The options for TLS on the ports of Holdfast's own protocols, the same for every command that opens one. */
 import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import type { Command } from 'commander';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { TlsFiles } from '../coordination/http-call.ts';
@@ -64,31 +65,52 @@ export function onHangUp(reload: () => Promise<void>): void {
   process.on('SIGHUP', () => void reload());
 }
 
-/**
- * For calls to a coordinator under TLS: the files of the flags, else of the environment, as they are at each call. Files
- * that cannot be read in the middle of a renewal leave what was read last.
- * @throws HoldfastError ACCESS, IO_ERROR
- */
-export function callFilesOf(flags: TlsFlags): () => TlsFiles {
+/** Paths of the files that calls under TLS show and trust. */
+export interface CallFiles {
+  ca: string | undefined;
+  cert: string | undefined;
+  key: string | undefined;
+}
+
+/** Of `holdfasts://`: the flags, else the environment. */
+export function callFilesOf({ tlsCa, tlsCert, tlsKey }: TlsFlags): CallFiles {
   const { env } = process;
-  const read = (flag: string | undefined, name: string): string | undefined => {
-    const file = flag ?? (env[name] || undefined);
-    try {
-      return file === undefined ? undefined : readFileSync(file, 'utf8');
-    } catch (error) {
-      throw asHoldfastError(error, { operation: 'read the files for the coordinator', detail: file });
-    }
+  return {
+    ca: tlsCa ?? env['HOLDFAST_TLS_CA'],
+    cert: tlsCert ?? env['HOLDFAST_TLS_CERT'],
+    key: tlsKey ?? env['HOLDFAST_TLS_KEY'],
   };
-  const all = (): TlsFiles => ({
-    ca: read(flags.tlsCa, 'HOLDFAST_TLS_CA'),
-    cert: read(flags.tlsCert, 'HOLDFAST_TLS_CERT'),
-    key: read(flags.tlsKey, 'HOLDFAST_TLS_KEY'),
-    minVersion: 'TLSv1.3',
-  });
+}
+
+/**
+ * The content of the files, as it is at each call. Files that cannot be read, or do not go together, in the middle of a
+ * renewal leave what was read last.
+ * @throws HoldfastError INVALID_ARGUMENT, ACCESS, IO_ERROR
+ */
+export function readAtEachCall(files: CallFiles, minVersion?: 'TLSv1.3'): () => TlsFiles {
+  const operation = 'read the files for the coordinator';
+  const read = (file: string | undefined): string | undefined => {
+    if (file === undefined || file === '') return undefined;
+    let text: string;
+    try {
+      text = readFileSync(file, 'utf8');
+    } catch (error) {
+      throw asHoldfastError(error, { operation, detail: file });
+    }
+    // Node passes over what is cut off, and takes an empty CA for none: it would trust what the system trusts.
+    const marks = (which: string): number => text.split(`-----${which} `).length - 1;
+    if (marks('BEGIN') > 0 && marks('BEGIN') === marks('END')) return text;
+    const detail = `${file} is no PEM, or not whole`;
+    throw new HoldfastError('INVALID_ARGUMENT', { operation, detail, remedy: 'give a file in PEM' });
+  };
+  const all = (): TlsFiles => ({ ca: read(files.ca), cert: read(files.cert), key: read(files.key), minVersion });
   let last = all();
   return () => {
     try {
-      last = all();
+      const now = all();
+      if (now.ca === last.ca && now.cert === last.cert && now.key === last.key) return last;
+      createSecureContext(now);
+      last = now;
     } catch {
       // As said above.
     }

@@ -1,9 +1,10 @@
-/** Registers in a real etcd: the contract, three members of which one is killed or stopped, users, TLS. */
-import { readFileSync } from 'node:fs';
+/** Registers in a real etcd: the contract, three members of which one is killed or stopped, users, TLS and its renewal. */
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { HoldfastError } from '../../src/base/errors.ts';
+import { coordinatorOf } from '../../src/cli/coordinator-flags.ts';
 import { openCoordinator } from '../../src/coordination/open.ts';
 import type { Coordinator, Register } from '../../src/coordination/register.ts';
 import { rejectsWith } from '../contract/block-device.ts';
@@ -212,6 +213,51 @@ async function main(): Promise<void> {
       }
       await client.close();
     } finally {
+      await cluster.stop();
+    }
+  });
+
+  etcd('TLS: new files, of a new CA too, are in force without a restart', async () => {
+    const renewed = join(base, 'renewed');
+    const [old, young] = [new TestCa(renewed), new TestCa(join(base, 'next-ca'))];
+    const server = old.issue('server');
+    const { certFile, keyFile } = old.issue('node');
+    const files = { ...server, caFile: join(renewed, 'trusted.pem') };
+    copyFileSync(old.certFile, files.caFile);
+    const cluster = await EtcdCluster.start(join(base, 'renewal'), 1, files);
+    const env = { HOLDFAST_ETCD_CA: old.certFile, HOLDFAST_ETCD_CERT: certFile, HOLDFAST_ETCD_KEY: keyFile };
+    Object.assign(process.env, env);
+    const client = coordinatorOf({ coordinator: cluster.url }, { deadlineMs: 20_000, pollMs: 200 });
+    try {
+      await cluster.ready();
+      const first = await client.create(newRegister());
+      const told: Register[] = [];
+      client.watch(first.volumeId, (register) => told.push(register));
+      await until(() => told.length === 1, 'the register');
+      // In the middle of a renewal the certificate and the key do not go together: the old ones go on.
+      const [newServer, newNode] = [young.issue('server'), young.issue('node')];
+      copyFileSync(newNode.certFile, certFile);
+      assert.equal(await client.read(first.volumeId), first);
+      // A CA that is being written: nothing of it is there yet, and then half of it.
+      copyFileSync(newNode.keyFile, keyFile);
+      for (const part of ['', readFileSync(young.certFile, 'utf8').slice(0, 300)]) {
+        writeFileSync(old.certFile, part);
+        assert.equal(await client.read(first.volumeId), first);
+      }
+      copyFileSync(young.certFile, old.certFile);
+      // etcd trusts and shows what is new when it is started anew.
+      await cluster.kill(0);
+      copyFileSync(newServer.certFile, server.certFile);
+      copyFileSync(newServer.keyFile, server.keyFile);
+      copyFileSync(young.certFile, files.caFile);
+      cluster.restart(0);
+      await cluster.ready();
+      assert.equal(await client.read(first.volumeId), first);
+      assert.is((await client.compareAndSet(1, next(first))).outcome, 'done');
+      await until(() => told.at(-1)?.version === 2, 'the change, by a watch under the new files');
+    } finally {
+      await client.close();
+      for (const name of Object.keys(env)) delete process.env[name];
       await cluster.stop();
     }
   });
