@@ -203,6 +203,12 @@ const DISK: Family[] = [
     ({ counters }) => counters['corruptBlocks'],
   ),
   perVolume(
+    'holdfast_rotten_blocks',
+    'gauge',
+    'Blocks that did not match when they were read, and were neither mended nor overwritten since.',
+    ({ counters }) => counters['rottenBlocks'],
+  ),
+  perVolume(
     'holdfast_repaired_blocks_total',
     'counter',
     'Blocks that had rotted and were mended from another replica.',

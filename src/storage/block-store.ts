@@ -202,6 +202,7 @@ export class BlockStore implements ReplicatedStore {
       appliedRecords: this.appliedRecords,
       appliedBytes: this.appliedBytes,
       corruptBlocks: this.verified.corrupt,
+      rottenBlocks: this.verified.rottenBlocks,
       repairedBlocks: this.repairs.blocks,
       owedBlocks: this.owed.count,
       memoryBytes: this.tables.memoryBytes,
@@ -337,7 +338,10 @@ export class BlockStore implements ReplicatedStore {
     const counts = this.counts(record);
     if (counts && isControl(record.kind)) this.tables.applyControl(record, record.slot.payload, this.committed);
     if (record.kind === RECORD_KINDS.EPOCH) this.checkpoints.groupEpoch = record.epoch;
-    if (counts && !isControl(record.kind)) this.tables.applyBlocks(record, record.slot.crcs);
+    if (counts && !isControl(record.kind)) {
+      this.tables.applyBlocks(record, record.slot.crcs);
+      this.verified.replaced(record);
+    }
     if (this.observer !== null && !isControl(record.kind)) this.observer.applied(record, counts);
     this.appliedRecords++;
     if (record.kind === RECORD_KINDS.REPAIR) this.repairs.note(record);

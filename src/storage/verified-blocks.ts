@@ -23,9 +23,14 @@ export class Repairs {
   }
 }
 
+/** Rotten blocks that are told apart. */
+const MAX_ROTTEN = 65_536;
+
 export class VerifiedBlocks {
   /** Reads that met one. */
   corrupt = 0;
+  /** Those that were met, and not replaced since. */
+  private readonly rotten: Set<number> = new Set();
   private readonly files: Files;
   private readonly tables: StoreTables;
   private readonly met: (block: number) => void;
@@ -49,8 +54,22 @@ export class VerifiedBlocks {
       done(error, crc);
       if (error?.code !== 'CORRUPT_BLOCK') return;
       this.corrupt++;
-      this.met(error.details.offsetBytes! / BLOCK_BYTES);
+      const block = error.details.offsetBytes! / BLOCK_BYTES;
+      if (this.rotten.size < MAX_ROTTEN) this.rotten.add(block);
+      this.met(block);
     });
+  }
+
+  get rottenBlocks(): number {
+    return this.rotten.size;
+  }
+
+  /** These were mended or overwritten. */
+  replaced({ firstBlock, blockCount }: { firstBlock: number; blockCount: number }): void {
+    const { rotten } = this;
+    const end = firstBlock + blockCount;
+    if (rotten.size > blockCount) for (let block = firstBlock; block < end; block++) rotten.delete(block);
+    else for (const block of rotten) if (block >= firstBlock && block < end) rotten.delete(block);
   }
 
   /** Whether these bytes are what the block holds, by what is applied. */

@@ -1,29 +1,21 @@
 /** What Prometheus is told, as its own tool and the documentation see it. */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
 import { connect } from '../../src/client/index.ts';
 import { METRICS } from '../../src/http/metric-table.ts';
+import { rejectsWith } from '../contract/block-device.ts';
+import { byteAt } from '../support/byte-at.ts';
 import { HttpCluster } from '../support/http-cluster.ts';
+import { ToldMetrics, hasPromtool } from '../support/metrics.ts';
+import { until } from '../support/until.ts';
 
 const test = suite('metrics');
 const DOCS = join(import.meta.dirname, '../../../docs');
 const BLOCK = 4096;
 const WRITES = 50;
-
-const hasPromtool = spawnSync('promtool', ['--version']).status === 0;
-if (!hasPromtool)
-  console.log('# skip: promtool is not installed (apt-get install prometheus): what it checks is not checked');
-
-/** Values by name and labels, as they are printed. */
-function valuesOf(text: string): Map<string, number> {
-  const lines = text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
-  return new Map(
-    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]),
-  );
-}
 
 test('of a node with a volume that is written and read', async () => {
   const http = await HttpCluster.start(['a']);
@@ -38,7 +30,8 @@ test('of a node with a volume that is written and read', async () => {
   assert.is(response.status, 200);
   assert.is(response.headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8');
   const text = await response.text();
-  const values = valuesOf(text);
+  const told = new ToldMetrics(text);
+  const { values } = told;
   const of = (name: string, labels = 'volume="disk"'): number => {
     const value = values.get(`${name}{${labels},node="a"}`);
     assert.ok(value !== undefined, `${name}{${labels}} is not there:\n${text}`);
@@ -102,7 +95,19 @@ test('of a node with a volume that is written and read', async () => {
     const row = page.split('\n').find((line) => line.startsWith(`| \`${name}\` | ${type} |`));
     assert.ok(row?.endsWith(` | ${help.replace(/\.$/, '')} |`), `docs/monitoring.md: ${name}: ${row}`);
   }
-  if (hasPromtool) execFileSync('promtool', ['check', 'metrics'], { input: text });
+  told.check();
+  // A block rots, and there is no other replica: it is rotten until it is overwritten.
+  const rotten = async (): Promise<number> =>
+    (await ToldMetrics.of(http.url('a', '/metrics'))).of('holdfast_rotten_blocks', { volume: 'disk', node: 'a' });
+  assert.is(await rotten(), 0);
+  const file = join(cluster.slot('a').dir, 'volumes', 'disk', 'data');
+  await until(() => byteAt(file, 9 * BLOCK) === 1, 'the record is applied');
+  byteAt(file, 9 * BLOCK, 2);
+  await rejectsWith('CORRUPT_BLOCK', () => volume.read(9 * BLOCK, BLOCK));
+  assert.is(await rotten(), 1);
+  await volume.write(8 * BLOCK, Buffer.alloc(4 * BLOCK, 3));
+  await volume.read(8 * BLOCK, 4 * BLOCK);
+  assert.is(await rotten(), 0);
   await volume.close();
   await cluster.stop();
 });
@@ -114,7 +119,15 @@ test('the rules are accepted, and fire when they are to', () => {
     assert.is(status, 0, `${stdout}${stderr}`);
   };
   run('check', 'rules', join(DOCS, 'monitoring/alerts.yml'));
-  run('test', 'rules', join(DOCS, 'monitoring/alerts-test.yml'));
+  for (const file of ['alerts-test.yml', 'alerts-weeks-test.yml']) run('test', 'rules', join(DOCS, 'monitoring', file));
+  // Each alert is tested, and each in the page.
+  const alerts = readFileSync(join(DOCS, 'monitoring/alerts.yml'), 'utf8').matchAll(/- alert: (\w+)/g);
+  const tests = ['', '-weeks'].map((which) => readFileSync(join(DOCS, `monitoring/alerts${which}-test.yml`), 'utf8'));
+  const page = readFileSync(join(DOCS, 'monitoring.md'), 'utf8');
+  for (const [, alert] of alerts) {
+    assert.match(tests.join(''), new RegExp(`alertname: ${alert}\n +exp_alerts:(?! \\[\\])`), `${alert} is tested`);
+    assert.ok(page.includes(`\`${alert}\``), `docs/monitoring.md: ${alert}`);
+  }
 });
 
 test.run();

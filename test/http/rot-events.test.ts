@@ -38,6 +38,7 @@ test('what is mended is told, on the node whose disk it was', async () => {
   const text = await (await fetch(http.url(victim, '/metrics'))).text();
   const labels = `{volume="disk",node="${victim}"}`;
   assert.ok(text.includes(`\nholdfast_repaired_blocks_total${labels} 1\n`), text);
+  assert.ok(text.includes(`\nholdfast_rotten_blocks${labels} 0\n`));
   assert.match(text, new RegExp(`\nholdfast_checksum_errors_total${labels} [1-9]\\d*\n`));
   assert.match(text, new RegExp(`\nholdfast_scrub_passes_total${labels} [1-9]\\d*\n`));
   const other = await (await fetch(http.url(primary, '/metrics'))).text();
