@@ -10,11 +10,13 @@ import type { Distribution, Family, Labels, Value } from './read-metric.ts';
 import type { Scrape, ScrapedVolume } from './scrape.ts';
 
 type Of = (one: ScrapedVolume) => number | null | undefined;
+type Status = ScrapedVolume['status'];
 type Gauge = Extract<Family, { type: 'counter' | 'gauge' }>;
 
 const volumeOf = ({ hosted }: ScrapedVolume): Labels => ({ volume: hosted.name });
 const flag = (yes: boolean): number => (yes ? 1 : 0);
 const seqOf = (position: string): number => Number(position.slice(position.indexOf('.') + 1));
+const epochOf = (position: string): number => Number(position.slice(0, position.indexOf('.')));
 
 /** One number of each replica; null: it has none. */
 function perVolume(name: string, type: Gauge['type'], help: string, of: Of): Family {
@@ -27,12 +29,17 @@ function perVolume(name: string, type: Gauge['type'], help: string, of: Of): Fam
 }
 
 /** One number of each member other than this node, of volumes that this node is primary of. */
-function perPeer(name: string, help: string, of: (peer: ScrapedVolume['status']['peers'][number]) => number): Family {
+function perPeer(name: string, help: string, of: (peer: Status['peers'][number], status: Status) => number): Family {
   const values = ({ volumes }: Scrape): Value[] =>
     volumes.flatMap((one) =>
-      one.status.peers.map((peer) => ({ labels: { ...volumeOf(one), peer: peer.node }, value: of(peer) })),
+      one.status.peers.map((peer) => ({ labels: { ...volumeOf(one), peer: peer.node }, value: of(peer, one.status) })),
     );
   return { name, type: 'gauge', help, values };
+}
+
+/** One number of each replica of a key-value volume. */
+function perKv(name: string, help: string, of: (kv: NonNullable<Status['kv']>) => number): Family {
+  return perVolume(name, 'gauge', help, ({ status }) => status.kv && of(status.kv));
 }
 
 /** One number of each operation of each replica. */
@@ -96,9 +103,7 @@ const CLIENTS: Family[] = [
     unit: 'seconds',
     values: ({ volumes }): Distribution[] =>
       volumes.flatMap((one) =>
-        (['read', 'write'] as const).map((op) => {
-          return { labels: { ...volumeOf(one), op }, buckets: one.hosted.meter.operations[op].latency };
-        }),
+        OPERATIONS.map((op, i) => ({ labels: { ...volumeOf(one), op }, buckets: meterOf(one, i).latency })),
       ),
   },
   perVolume(
@@ -129,6 +134,19 @@ const CLIENTS: Family[] = [
       return Object.entries(open).map(([port, value]) => ({ labels: { port }, value }));
     },
   },
+];
+
+const KEYS: Family[] = [
+  perKv('holdfast_kv_answers', '1: GETs are answered here, as primary or under its grants.', ({ answers }) =>
+    flag(answers),
+  ),
+  perKv('holdfast_kv_keys', 'Keys of a key-value volume.', ({ keys }) => keys),
+  perKv('holdfast_kv_live_bytes', 'Keys and values, with their headers.', ({ liveBytes }) => liveBytes),
+  perKv(
+    'holdfast_kv_used_bytes',
+    'What they take on disk, until their segments are cleaned.',
+    ({ usedBytes }) => usedBytes,
+  ),
 ];
 
 const DISK: Family[] = [
@@ -311,6 +329,11 @@ const REPLICAS: Family[] = [
     ({ dirtyBytes }) => dirtyBytes ?? 0,
   ),
   perPeer(
+    'holdfast_peer_acknowledged_seq',
+    'Number of the last record that member has acknowledged, within the epoch; 0: none of it.',
+    ({ acked }, { epoch }) => (epochOf(acked) === epoch ? seqOf(acked) : 0),
+  ),
+  perPeer(
     'holdfast_reintegration_copied_bytes',
     'Copied to that member since its present reintegration began.',
     ({ sync }) => sync?.copiedBytes ?? 0,
@@ -336,6 +359,19 @@ const REPLICAS: Family[] = [
     help: 'Folders of volumes that this node could not open.',
     values: ({ node }) => [{ labels: {}, value: node.unopened.length }],
   },
+  {
+    name: 'holdfast_streams_queued_bytes',
+    type: 'gauge',
+    help: 'Bytes that wait in the streams to other replicas for the kernel to take them.',
+    values: ({ node }) => [{ labels: {}, value: node.network.queuedBytes }],
+  },
+  {
+    name: 'holdfast_certificate_expires_timestamp_seconds',
+    type: 'gauge',
+    help: 'When the certificate of this node expires, or one between it and the CA; none without TLS.',
+    values: ({ node: { certificateEndMs } }) =>
+      certificateEndMs === null ? [] : [{ labels: {}, value: certificateEndMs / 1000 }],
+  },
 ];
 
-export const METRICS: readonly Family[] = [...CLIENTS, ...DISK, ...REPLICAS];
+export const METRICS: readonly Family[] = [...CLIENTS, ...KEYS, ...DISK, ...REPLICAS];

@@ -193,6 +193,11 @@ export class ClusterNode implements Host {
     });
   }
 
+  /** When the certificate of its ports expires, as that is in force now; null: it has none. */
+  get certificateEndMs(): number | null {
+    return this.options.tls?.certificateEndMs ?? null;
+  }
+
   /** The only key-value volume here. */
   get onlyKv(): HostedVolume | null {
     const all = [...this.hosted.values()].filter(({ kv }) => kv !== null);

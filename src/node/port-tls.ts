@@ -66,6 +66,12 @@ export class PortTls {
     for (const server of this.servers) server.setSecureContext(this.context());
   }
 
+  /** When the certificate in force expires, or one of those between it and the CA: milliseconds since 1970. */
+  get certificateEndMs(): number {
+    const all = this.pem.cert.split(/(?<=-----END CERTIFICATE-----)/).filter((text) => text.includes('-----BEGIN'));
+    return Math.min(...all.map((text) => Date.parse(new X509Certificate(text).validTo)));
+  }
+
   reload(): Promise<void> {
     return this.watched.reload();
   }

@@ -117,6 +117,7 @@ else {
   test('every panel and every variable has something to show', async () => {
     const http = await HttpCluster.start(['a', 'b']);
     await http.cluster.create('disk', '8MiB', 2, '--allow-sparse');
+    await http.cluster.create('keys', '16MiB', 2, '--allow-sparse', '--kind', 'kv');
     await http.cluster.untilSafe();
     const [port] = await freePorts(1);
     const targets = ['a', 'b'].map((node) => http.url(node, '').replace('http://', ''));
@@ -150,7 +151,7 @@ else {
     assert.equal([...missing], [], 'expressions without a result, and their panels');
     for (const [, metric, label] of labels) {
       const found = await prometheus.get<string>(`label/${label}/values`, { 'match[]': metric! });
-      assert.equal(found, label === 'node' ? ['a', 'b'] : ['disk'], `label_values(${metric}, ${label})`);
+      assert.equal(found, label === 'node' ? ['a', 'b'] : ['disk', 'keys'], `label_values(${metric}, ${label})`);
     }
     // Those that are left out above are right as expressions at least.
     for (const { targets: asked } of board.panels.filter(({ title }) => MAY_BE_EMPTY.includes(title)))

@@ -44,6 +44,8 @@ test('of a node with a volume that is written and read', async () => {
   assert.is(of('holdfast_operation_bytes_total', op('read')), WRITES * BLOCK);
   assert.is(of('holdfast_operations_total', op('zero')), 1);
   assert.is(of('holdfast_operation_errors_total', op('write')), 0);
+  assert.is(of('holdfast_operation_duration_seconds_count', op('zero')), 1);
+  assert.is(of('holdfast_operation_duration_seconds_count', op('flush')), 0);
   assert.is(of('holdfast_in_flight_requests'), 0);
   assert.is(of('holdfast_in_flight_bytes'), 0);
   // A histogram grows towards its count, and its sum is that of real times.

@@ -1,4 +1,5 @@
 /** A whole cluster under TLS: coordinator, nodes, clients, the command line; and nodes that are not who they say. */
+import { X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -9,6 +10,7 @@ import { encodePeerHello } from '../../src/protocol/peer-hello.ts';
 import { peerHead, peerPayload } from '../../src/protocol/peer.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { freePorts } from '../support/free-ports.ts';
+import { ToldMetrics } from '../support/metrics.ts';
 import { RespClient } from '../support/resp-client.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { type Pair, TestCa } from '../support/tls-files.ts';
@@ -61,13 +63,22 @@ test('the key-value port forwards to the primary under TLS', async () => {
   const primary = await cluster.primary('keys');
   const backup = primary === 'a' ? 'b' : 'a';
   await cluster.kill(backup, 'SIGTERM');
-  const [port] = await freePorts(1);
-  await cluster.restart(backup, '--kv', `127.0.0.1:${port}`);
+  const [port, http] = await freePorts(2);
+  await cluster.restart(backup, '--kv', `127.0.0.1:${port}`, '--http', `127.0.0.1:${http}`);
   await cluster.untilSafe();
   const redis = await RespClient.open(port!);
   assert.is(String(await redis.call('SET', 'k', 'v')), '+OK\r\n');
   assert.is(String(await redis.call('GET', 'k')), '$1\r\nv\r\n');
   redis.close();
+  // What Prometheus is told of keys, at a backup that answers, and of its certificate.
+  const told = await ToldMetrics.of(`http://127.0.0.1:${http}/metrics`);
+  const kv = (name: string): number => told.of(`holdfast_kv_${name}`, { volume: 'keys', node: backup });
+  assert.equal([kv('answers'), kv('keys')], [1, 1]);
+  assert.ok(kv('live_bytes') > 0 && kv('used_bytes') >= kv('live_bytes'), told.text);
+  const { validTo } = new X509Certificate(readFileSync(ofNode.get(backup)!.certFile));
+  const expires = told.of('holdfast_certificate_expires_timestamp_seconds', { node: backup });
+  assert.is(expires * 1000, Date.parse(validTo));
+  assert.ok(told.of('holdfast_streams_queued_bytes', { node: backup }) >= 0);
 });
 
 test("a client's certificate does not do at the coordinator", async () => {
