@@ -100,6 +100,7 @@ const BY_KEY: Record<string, ValueType> = {
   nbdTls: oneOf('require', 'allow', 'off'),
   tlsClientCert: oneOf('require', 'allow'),
   kvTls: oneOf('require', 'off'),
+  httpTls: oneOf('require', 'off'),
   whenIsolated: oneOf('consistent', 'available'),
   durability: oneOf('always', 'none'),
   reads: oneOf('primary', 'any'),

@@ -59,6 +59,18 @@ export function respPort(
   return [{ flag, address, guard: wants !== null && known ? 'TLS' : null, authenticates: known, remedy }];
 }
 
+/**
+ * The dashboard and the metrics: without TLS a token crosses the network as it is.
+ * @param known it asks for a token or a certificate
+ */
+export function httpPort(address: string | undefined, tls: boolean, known: boolean): Exposed[] {
+  if (address === undefined) return [];
+  const remedy =
+    'give --tls-cert, --tls-key and --tls-ca (and not --http-tls off), with --tokens for those without one';
+  const lifts = '--http-insecure';
+  return [{ flag: '--http', address, guard: tls && known ? 'TLS' : null, authenticates: known, remedy, lifts }];
+}
+
 /** @throws HoldfastError ACCESS, INVALID_ARGUMENT */
 export function checkPorts(ports: readonly Exposed[], { insecure }: InsecureFlag, tokens = false): void {
   checkExposure(ports, insecure, tokens);

@@ -7,8 +7,7 @@ import type { KvLimits } from '../kv/operations.ts';
 import type { KvPortOptions } from '../node/cluster-node-options.ts';
 import type { ClusterNode } from '../node/cluster-node.ts';
 import { KV_LIMITS } from '../node/hosted-kv.ts';
-import { isLoopback } from '../node/exposure.ts';
-import type { TlsFlags } from './tls-flags.ts';
+import { type TlsFlags, speaksTls } from './tls-flags.ts';
 
 export interface KvPortFlags extends TlsFlags {
   kv?: string;
@@ -57,26 +56,9 @@ export async function kvPortOf(
   return { listen: flags.kv, volume, password: await passwordOf(flags), forwarded, secure: kvTlsOf(flags, tls) };
 }
 
-/**
- * Whether the port speaks TLS: where the node has certificates, beyond loopback, unless it is told otherwise.
- * @param tls the node has certificates
- * @throws HoldfastError INVALID_ARGUMENT
- */
+/** Whether the port speaks TLS. @throws HoldfastError INVALID_ARGUMENT */
 export function kvTlsOf({ kv, kvTls }: KvPortFlags, tls: boolean): boolean {
-  if (kv === undefined) return false;
-  if (kvTls === undefined) return tls && !isLoopback(kv);
-  const operation = `parse --kv-tls ${kvTls}`;
-  if (kvTls === 'off') return false;
-  if (kvTls !== 'require') {
-    throw new HoldfastError('INVALID_ARGUMENT', {
-      operation,
-      detail: 'there is no such',
-      remedy: 'write require, or off',
-    });
-  }
-  if (tls) return true;
-  const remedy = 'give --tls-cert, --tls-key and --tls-ca';
-  throw new HoldfastError('INVALID_ARGUMENT', { operation, detail: 'this node has no certificate', remedy });
+  return speaksTls('--kv-tls', kv, kvTls, tls);
 }
 
 /** A node forwards as itself. */

@@ -103,7 +103,6 @@ function portsOf(flags: NodeFlags, tls: boolean, nbdTls: NbdTls | null): Exposed
 }
 
 async function node(flags: NodeFlags): Promise<void> {
-  checkHttp(flags);
   const logger = pino({ level: flags.logLevel, base: { pid: process.pid, node: flags.name } }, pino.destination(2));
   const log: Log = (level, message, fields) => logger[level](fields, message);
   const nbdTls = await nbdTlsOf(flags, flags.nbd !== undefined, log);
@@ -111,6 +110,7 @@ async function node(flags: NodeFlags): Promise<void> {
   tls?.checkOwn(flags.name);
   const tokens = await tokensOf(flags, log);
   checkPorts(portsOf(flags, tls !== null, nbdTls), flags, tokens !== null);
+  checkHttp(flags, { tls, tokens });
   const deadlineMs = millisecondsOf('registerMs', flags.registerMs);
   const [heartbeatMs, promiseMs, suspicionMs] = (['heartbeatMs', 'promiseMs', 'suspicionMs'] as const).map((name) =>
     millisecondsOf(name, flags[name]),
@@ -151,7 +151,8 @@ async function node(flags: NodeFlags): Promise<void> {
   });
   progress.stop();
   const stopped = toldToStop();
-  const http = await startHttp(flags, running, (ms) => cuttable(coordinatorOf(flags, { deadlineMs: ms }), ms));
+  const openHttp = (ms: number): Coordinator => cuttable(coordinatorOf(flags, { deadlineMs: ms }), ms);
+  const http = await startHttp(flags, { tls, tokens }, running, openHttp, log);
   const { clientAddress, address, nbdUri, kvAddress, hosted, unopened } = running;
   const volumes = [...hosted.values()].map(({ name }) => name);
   if (flags.json) {

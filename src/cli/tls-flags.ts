@@ -4,6 +4,7 @@ import { createSecureContext } from 'node:tls';
 import type { Command } from 'commander';
 import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { TlsFiles } from '../coordination/http-call.ts';
+import { isLoopback } from '../node/exposure.ts';
 import { PortTls } from '../node/port-tls.ts';
 import type { Log } from '../node/server.ts';
 
@@ -38,6 +39,35 @@ export function clientCertOf({ tlsClientCert }: TlsFlags): 'require' | 'allow' {
   if (tlsClientCert === undefined || tlsClientCert === 'require') return 'require';
   if (tlsClientCert === 'allow') return 'allow';
   throw refused(`--tls-client-cert "${tlsClientCert}"`, 'write require, or allow');
+}
+
+/**
+ * Whether a port that is not of Holdfast's own protocol speaks TLS: where the node has certificates, beyond loopback, unless
+ * it is told otherwise.
+ * @param policy what the option says
+ * @param tls the node has certificates
+ * @throws HoldfastError INVALID_ARGUMENT
+ */
+export function speaksTls(
+  flag: string,
+  address: string | undefined,
+  policy: string | undefined,
+  tls: boolean,
+): boolean {
+  if (address === undefined) return false;
+  if (policy === undefined) return tls && !isLoopback(address);
+  const operation = `parse ${flag} ${policy}`;
+  if (policy === 'off') return false;
+  if (policy !== 'require') {
+    throw new HoldfastError('INVALID_ARGUMENT', {
+      operation,
+      detail: 'there is no such',
+      remedy: 'write require, or off',
+    });
+  }
+  if (tls) return true;
+  const remedy = 'give --tls-cert, --tls-key and --tls-ca';
+  throw new HoldfastError('INVALID_ARGUMENT', { operation, detail: 'this node has no certificate', remedy });
 }
 
 /**

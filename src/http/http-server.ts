@@ -2,12 +2,13 @@
  * The HTTP port of a node: the dashboard's files and what it shows, metrics, and whether the node is well.
  *
  * Guarantees: nothing can be changed through it; connections, headers, bodies and streams are bounded; whoever asks by a
- * name that was not given is refused, before anything else is looked at; every answer carries the headers that keep pages
- * from loading, embedding or guessing anything.
+ * name that was not given is refused, before anything else is looked at; where there is a door, only whether the node lives
+ * and is ready is told to whom it does not let in; every answer carries the headers that keep pages from loading,
+ * embedding or guessing anything.
  */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import fastifyStatic from '@fastify/static';
@@ -16,7 +17,7 @@ import { HoldfastError, asHoldfastError } from '../base/errors.ts';
 import type { ClusterNode } from '../node/cluster-node.ts';
 import type { ReplicaStatus } from '../node/hosted-volume.ts';
 import { MAX_CELLS, dirtyOf } from './dirty.ts';
-import { checkListen, isAllowed } from './hosts.ts';
+import { isAllowed } from './hosts.ts';
 import { Metrics } from './metrics.ts';
 import { readinessOf } from './readiness.ts';
 import { SharedLook } from './shared-look.ts';
@@ -47,13 +48,38 @@ const HEADERS = {
 const PUBLIC = ['./public/', '../../../src/http/public/'].map((path) => fileURLToPath(new URL(path, import.meta.url)));
 const UPLOT = dirname(createRequire(import.meta.url).resolve('uplot'));
 
+/** What supervisors and balancers ask for, and what names nothing of the cluster but this node and what ails it. */
+const OPEN = ['/healthz', '/readyz'];
+/** Browsers ask for a password when they read that. */
+const CHALLENGES = [
+  'Basic realm="Holdfast: any name, a token as password", charset="UTF-8"',
+  'Bearer realm="Holdfast"',
+];
+
+/** Judges each request. */
+export interface Door {
+  /** @returns null: it is let in */
+  refusal(
+    socket: Socket,
+    authorization: string | undefined,
+  ): Promise<{ error: string; challenge: boolean; close: boolean } | null>;
+}
+
+/** Listens in place of a plain server; what comes through TLS is handed over. */
+export interface Front {
+  readonly net: NetServer;
+  end(): void;
+}
+
 export interface HttpPortOptions {
   host: string;
   port: number;
   /** Names that it may be called by, besides loopback's. */
   names?: readonly string[];
-  /** It may listen beyond loopback. */
-  insecure?: boolean;
+  /** Default: everybody is let in. */
+  door?: Door | null;
+  /** Default: no TLS. */
+  front?: ((accept: (socket: Socket) => void) => Front) | null;
   node: ClusterNode;
   /** Looks at the whole cluster. Rejects with a HoldfastError when the coordinator does not answer. */
   look: () => Promise<object>;
@@ -67,6 +93,7 @@ export class HttpPort {
   private readonly look: SharedLook;
   private readonly streams: Streams;
   private readonly metrics: Metrics;
+  private readonly front: Front | null;
 
   private constructor(options: HttpPortOptions) {
     this.options = options;
@@ -86,12 +113,12 @@ export class HttpPort {
         connectionsCheckingInterval: SWEEP_MS,
       },
     }) as unknown as FastifyInstance;
-    this.app.server.maxConnections = MAX_CONNECTIONS;
+    this.front = options.front?.((socket) => void this.app.server.emit('connection', socket)) ?? null;
+    (this.front?.net ?? this.app.server).maxConnections = MAX_CONNECTIONS;
   }
 
   /** @throws HoldfastError INVALID_ARGUMENT, BUSY, ACCESS */
   static async start(options: HttpPortOptions): Promise<HttpPort> {
-    checkListen(options.host, options.insecure ?? false);
     const port = new HttpPort(options);
     await port.begin();
     return port;
@@ -104,7 +131,8 @@ export class HttpPort {
     await this.files();
     const { host, port } = this.options;
     try {
-      await app.listen({ host, port });
+      if (this.front === null) await app.listen({ host, port });
+      else await this.listenBehind(this.front.net);
     } catch (error) {
       await this.close();
       const { code, message } = error as NodeJS.ErrnoException;
@@ -115,14 +143,25 @@ export class HttpPort {
         cause: error,
       });
     }
-    const bound = app.server.address() as AddressInfo;
+    const bound = (this.front?.net ?? app.server).address() as AddressInfo;
     const called = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
-    this.url = `http://${called}:${bound.port}/`;
+    this.url = `${this.front === null ? 'http' : 'https'}://${called}:${bound.port}/`;
+  }
+
+  private async listenBehind(net: NetServer): Promise<void> {
+    const { host, port } = this.options;
+    await this.app.ready();
+    await new Promise<void>((resolve, reject) => {
+      net.once('error', reject);
+      net.listen({ host, port }, resolve);
+    });
+    // It never listens itself, and only looks for connections that are late from this event on.
+    this.app.server.emit('listening');
   }
 
   private guard(): void {
     const { app } = this;
-    const { names = [], host } = this.options;
+    const { names = [], host, door = null } = this.options;
     const known = [...names, host];
     app.addHook('onRequest', async (request, reply) => {
       reply.headers(HEADERS);
@@ -130,8 +169,20 @@ export class HttpPort {
         const error = `this port is not known by that name: start the node with --http-host NAME for it`;
         return reply.code(403).send({ error });
       }
-      if (request.method === 'GET' || request.method === 'HEAD') return;
-      return reply.code(405).header('allow', 'GET, HEAD').send({ error: 'there are only GETs' });
+      if (request.method !== 'GET' && request.method !== 'HEAD') {
+        return reply.code(405).header('allow', 'GET, HEAD').send({ error: 'there are only GETs' });
+      }
+      // By the route that was found, not by what was asked for.
+      if (door === null || OPEN.includes(request.routeOptions.url ?? '')) return;
+      const refusal = await door.refusal(request.raw.socket, request.headers.authorization);
+      if (refusal === null) return;
+      const { error, challenge, close } = refusal;
+      if (challenge) reply.header('www-authenticate', CHALLENGES);
+      if (close) reply.header('connection', 'close');
+      return reply
+        .code(challenge ? 401 : 403)
+        .header('cache-control', 'no-store')
+        .send({ error });
     });
     app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'there is nothing of that name' }));
     app.setErrorHandler((error: Error & { statusCode?: number }, _request, reply) =>
@@ -213,6 +264,11 @@ export class HttpPort {
   async close(): Promise<void> {
     this.streams.close();
     this.metrics.close();
+    if (this.front !== null) {
+      this.front.net.close();
+      this.front.end();
+      this.app.server.closeAllConnections();
+    }
     await this.app.close().catch((error: unknown) => {
       throw asHoldfastError(error, { operation: 'close the HTTP port' });
     });

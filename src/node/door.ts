@@ -40,7 +40,7 @@ export class Watchman {
   constructor(tokens: Tokens, verdicts: Verdicts) {
     this.tokens = tokens;
     this.verdicts = verdicts;
-    tokens.changed = () => this.review();
+    tokens.listen(() => this.review());
   }
 
   arrived(connection: Connection): void {

@@ -17,6 +17,8 @@ export interface Exposed {
   authenticates: boolean;
   /** What its owner could do besides `--insecure`. */
   remedy: string;
+  /** The option that lifts the rule, if it is not `--insecure`. */
+  lifts?: string;
 }
 
 /** `unix:PATH` too: the file system says who may connect. @throws HoldfastError INVALID_ARGUMENT for no address */
@@ -32,7 +34,7 @@ export function isLoopback(address: string): boolean {
  * @throws HoldfastError ACCESS, with what to do about it
  */
 export function checkExposure(ports: readonly Exposed[], insecure: boolean | undefined, tokens = false): void {
-  for (const { flag, address, guard, authenticates, remedy } of ports) {
+  for (const { flag, address, guard, authenticates, remedy, lifts = '--insecure' } of ports) {
     if (isLoopback(address)) continue;
     if (tokens && !authenticates) {
       throw new HoldfastError('ACCESS', {
@@ -45,7 +47,7 @@ export function checkExposure(ports: readonly Exposed[], insecure: boolean | und
     throw new HoldfastError('ACCESS', {
       operation: `listen for ${flag}`,
       detail: `${address} can be reached from other machines, and nothing protects it`,
-      remedy: `${remedy}; or listen on 127.0.0.1; or add --insecure if whoever reaches that address may do everything`,
+      remedy: `${remedy}; or listen on 127.0.0.1; or add ${lifts} if whoever reaches that address may do everything`,
     });
   }
 }

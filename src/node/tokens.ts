@@ -116,16 +116,15 @@ export async function readTokens(file: string): Promise<Token[]> {
 
 /** The tokens that are in force. */
 export class Tokens {
-  /** Called after new ones are in force. */
-  changed: () => void = () => {};
   private list: ReadonlyArray<{ token: Token; hash: Buffer }>;
   private readonly watched: WatchedFiles;
+  private readonly listeners: Set<() => void> = new Set();
 
   private constructor(file: string, tokens: readonly Token[], log: Log) {
     this.list = withHashes(tokens);
     const load = async (): Promise<void> => {
       this.list = withHashes(await readTokens(file));
-      this.changed();
+      for (const changed of this.listeners) changed();
     };
     this.watched = new WatchedFiles('tokens', [file], load, log);
   }
@@ -147,6 +146,12 @@ export class Tokens {
   /** Whether what was granted once still is, just so. */
   holds(grant: Grant): boolean {
     return this.list.some(({ token }) => lineOf(token) === lineOf(grant as Token));
+  }
+
+  /** @param changed called after new ones are in force. @returns what ends that */
+  listen(changed: () => void): () => void {
+    this.listeners.add(changed);
+    return () => void this.listeners.delete(changed);
   }
 
   reload(): Promise<void> {

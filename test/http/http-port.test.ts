@@ -219,7 +219,7 @@ test('beyond loopback it is refused at the start, unless that was asked for', as
   for (const listen of ['0.0.0.0:0', '[::]:0', '10.1.2.3:7481', 'example.org:7481']) {
     const { code, stderr } = await cluster.cli(...args, '--http', listen);
     assert.is(code, 1, stderr);
-    assert.match(stderr, /neither TLS nor passwords.*--http-insecure/s);
+    assert.match(stderr, /listen for --http: .*nothing protects it.*--http-insecure/s);
   }
 });
 

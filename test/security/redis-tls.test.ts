@@ -8,6 +8,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { TestCluster } from '../support/cluster.ts';
 import { freePorts } from '../support/free-ports.ts';
+import { httpGet } from '../support/https-get.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { type Pair, TestCa } from '../support/tls-files.ts';
 
@@ -23,10 +24,11 @@ const coordinator = ca.issue('coordinator');
 let cluster: TestCluster;
 let port = 0;
 
+let httpPort = 0;
 test.before(async () => {
-  [port] = (await freePorts(1)) as [number];
+  [port, httpPort] = (await freePorts(2)) as [number, number];
   const tls = (name: string): string[] => ca.flags(name === 'a' ? ofNode : coordinator);
-  const args = ['--kv', `127.0.0.1:${port}`, '--kv-tls', 'require'];
+  const args = ['--kv', `127.0.0.1:${port}`, '--kv-tls', 'require', '--http', `0.0.0.0:${httpPort}`];
   cluster = await TestCluster.start(['a'], { tls, env: ca.env(operator), args });
   await cluster.create('keys', '16MiB', 1, '--kind', 'kv', '--allow-sparse');
 });
@@ -89,6 +91,16 @@ test('beyond loopback it speaks TLS by itself; off is refused there, and require
   const open = ['--kv', `0.0.0.0:${port}`];
   const off = await start(...ca.flags(ofNode), ...open, '--kv-tls', 'off');
   assert.match(off.stderr, /listen for --kv: permission denied.*nothing protects it.*not --kv-tls off/);
+test('the HTTP port of a node without tokens lets in certificates of its CA', async () => {
+  const at = `https://127.0.0.1:${httpPort}`;
+  const caFile = ca.certFile;
+  assert.is((await httpGet(`${at}/healthz`, { caFile })).status, 200);
+  const { status, body } = await httpGet(`${at}/metrics`, { caFile });
+  assert.is(status, 403);
+  assert.match(body, /this port wants a certificate/);
+  assert.is((await httpGet(`${at}/metrics`, { caFile, pair: client })).status, 200);
+});
+
   const none = await start('--kv', '127.0.0.1:0', '--kv-tls', 'require');
   assert.match(none.stderr, /parse --kv-tls require.*this node has no certificate/);
   // It gets past the rule, to the port, which is taken.

@@ -10,6 +10,7 @@ import type { ReplicaStatus } from '../../src/node/replica-status.ts';
 import { TestCluster } from '../support/cluster.ts';
 import { failsWith } from '../support/fails-with.ts';
 import { freePorts } from '../support/free-ports.ts';
+import { bearer, httpGet } from '../support/https-get.ts';
 import { RespClient } from '../support/resp-client.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 
@@ -117,6 +118,21 @@ test('who may write to a disk may hold its writers back for a backup; nobody els
   // The files are read again in the background.
   while (/does not take that token/.test(await codeOf(reader, hold))) await pause(10);
   assert.match(await codeOf(app, hold), /^ACCESS: .*"app" permits no such volume/);
+test('the port to look at the node wants a token too, where it is opened without TLS', async () => {
+  const [port] = await freePorts(1);
+  await cluster.kill('a', 'SIGTERM');
+  await cluster.restart('a', '--http', `0.0.0.0:${port}`, '--http-insecure');
+  const at = `http://127.0.0.1:${port}`;
+  assert.is((await httpGet(`${at}/healthz`)).status, 200);
+  assert.is((await httpGet(`${at}/api/node`)).status, 401);
+  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer('hf_none') })).status, 401);
+  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer(app) })).status, 200);
+  // On loopback nobody is asked.
+  await cluster.kill('a', 'SIGTERM');
+  await cluster.restart('a', '--http', `127.0.0.1:${port}`);
+  assert.is((await httpGet(`${at}/api/node`)).status, 200);
+});
+
   assert.match(await codeOf(reader, hold), /^ACCESS: .*"reader" is no admin/);
   assert.match(await codeOf(writer, { op: 'resign', volumeId } as { op: string }), /^ACCESS: .*"writer" is no admin/);
   const { token } = await admin(at, hold, { token: writer });
