@@ -5,6 +5,7 @@ import type { ServedVolume } from '../replication/served-volume.ts';
 import type { Arena } from '../storage/arena.ts';
 import type { Connection } from './connection.ts';
 import type { Watchman } from './door.ts';
+import type { Verdicts } from './verdicts.ts';
 
 /** Bounds on a connection. All of them are settings of the server. */
 export interface ConnectionLimits {
@@ -36,6 +37,8 @@ export interface ConnectionHost {
   readonly mayWrite: boolean;
   /** Where tokens are wanted. */
   readonly watchman?: Watchman | null;
+  /** Of those who are let in by nothing but HELLO. */
+  readonly verdicts?: Verdicts;
   log(level: 'info' | 'warn', message: string, fields: object): void;
   closed(connection: Connection): void;
 }

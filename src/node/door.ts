@@ -142,7 +142,12 @@ export class Door {
     const who = certifiedOf(socket);
     const known = who !== null && (who.node !== null || who.admin);
     const wanted = this.watchman !== null && !known;
-    if (!wanted) this.enter(null);
+    if (!wanted) {
+      const { client } = h;
+      // TLS has said it already.
+      if (!('encrypted' in socket)) this.host.verdicts?.tell('info', 'let in', { peer: this.connection.peer, client });
+      this.enter(null);
+    }
     this.on.answer(requestId, HELLO.number, helloReplyOf(this.host, version, wanted ? WANTS_AUTH : 0n));
   }
 

@@ -15,6 +15,7 @@ export const KINDS = [
   'node-started',
   'seeking-promotion',
   'epoch-open',
+  'following',
   'failover',
   'tenure-over',
   'member-lost',
@@ -53,6 +54,11 @@ const TOLD: Record<string, (fields: Fields) => Told | null> = {
     kind: 'epoch-open',
     text: `primary of epoch ${epoch}, in sync: ${list(inSync)}`,
     fields: { epoch, inSync },
+  }),
+  'follows the primary of a newer epoch': ({ primary, epoch, as }) => ({
+    kind: 'following',
+    text: `follows ${primary} in epoch ${epoch}${as === 'target' ? ', which brings it in sync' : ''}`,
+    fields: { primary, epoch, as },
   }),
   'the tenure is over': ({ epoch, reason }) => ({
     kind: 'tenure-over',

@@ -264,6 +264,7 @@ export class PeerNetwork {
     const { from, streamId } = hello;
     stream.sayHello({ ...this.hello(joined), to: from, streamId });
     stream.open(hello);
+    this.verdicts.tell('info', 'let in: a replica', { volume: joined.volume.name, from, address: stream.address });
     // The node has given the older one up, or was started anew and knows nothing of it.
     const older = joined.accepted.get(from);
     joined.accepted.set(from, stream);

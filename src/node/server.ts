@@ -68,6 +68,7 @@ export class Server implements ConnectionHost {
   readonly admin: ConnectionHost['admin'];
   readonly mayWrite = true;
   readonly watchman: Watchman | null;
+  readonly verdicts: Verdicts;
   private readonly missing: (name: string) => HoldfastError | null;
   private readonly hold: ServerOptions['hold'];
   private readonly maxConnections: number;
@@ -92,7 +93,8 @@ export class Server implements ConnectionHost {
     this.hold = options.hold;
     this.missing = options.missing ?? (() => null);
     const tokens = options.tokens ?? null;
-    this.watchman = tokens && new Watchman(tokens, new Verdicts(this.logger));
+    this.verdicts = new Verdicts(this.logger);
+    this.watchman = tokens && new Watchman(tokens, this.verdicts);
     this.front = this.frontOf(options);
     this.net = this.front?.net ?? createServer({ pauseOnConnect: true }, (socket) => this.accept(socket));
     this.sweep = setInterval(() => {

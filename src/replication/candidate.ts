@@ -6,9 +6,10 @@
  * while an attempt is undecided nothing is promised, and what became of it is found out before another one is made; a
  * register that cannot be this disk's is not acted upon.
  */
+import { ORIGIN } from '../base/position.ts';
 import type { BlockStore } from '../storage/block-store.ts';
 import type { CrashPoint } from './crash-points.ts';
-import type { CasOutcome, GroupRegister } from './group-register.ts';
+import { type CasOutcome, type GroupRegister, absentOf } from './group-register.ts';
 import type { Rules, Times } from './rules.ts';
 
 /** How often it is said that the register is strange. */
@@ -25,8 +26,6 @@ export interface CandidateParts {
   reached(point: CrashPoint): void;
   /** It follows nobody and is not primary. */
   isIdle(): boolean;
-  /** Notes durably that nothing is known of what other members have. */
-  vouchForNone(register: GroupRegister): Promise<void>;
   readRegister(): void;
   compareAndSet(expectedVersion: number, next: GroupRegister): void;
   /** The register names this node primary of a new epoch. */
@@ -166,12 +165,27 @@ export class Candidate {
     const over = (): void => {
       this.distrusting = false;
     };
-    this.o
-      .vouchForNone(register)
+    this.vouchForNone(register)
       .then(() => {
         this.vouchedVersion = register.version;
       })
       .then(over, over);
+  }
+
+  /**
+   * A register without a primary was made by force: what other members have may be of a history that was given up. Notes
+   * durably that nothing is known of them.
+   */
+  private async vouchForNone(register: GroupRegister): Promise<void> {
+    const { store } = this.o;
+    const { peers } = store;
+    const others = absentOf(register);
+    for (const peer of peers.peers) if (!others.includes(peer)) peers.drop(peer);
+    for (const peer of others) {
+      peers.begin(peer, ORIGIN);
+      peers.of(peer)?.bitmap.setAll();
+    }
+    await store.update({});
   }
 
   /** An attempt without an answer is decided by one more on the same version, with the content as it is. */

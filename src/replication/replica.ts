@@ -16,12 +16,13 @@ import { BackupVolume } from './backup-volume.ts';
 import { Candidate, fromHex, strangeness, toHex } from './candidate.ts';
 import type { CrashPoint } from './crash-points.ts';
 import { Follower } from './follower.ts';
-import { type CasOutcome, type GroupRegister, absentOf } from './group-register.ts';
+import type { CasOutcome, GroupRegister } from './group-register.ts';
 import type { Downstream, PeerLink, PeerMessage, Upstream } from './peer-messages.ts';
 import { Primary } from './primary.ts';
 import { DEFAULT_SYNC_RATES, type SyncRates } from './sync-pace.ts';
 import type { ReplicaOptions, ReplicaPorts } from './replica-ports.ts';
 import { ALL_RULES, DEFAULT_TIMES, type Rules, type Times, checkTimes } from './rules.ts';
+import { TARGET_STEPS } from './target-steps.ts';
 
 type Role = 'idle' | 'following' | 'primary' | 'changing' | 'stopped';
 
@@ -77,7 +78,6 @@ export class Replica {
       log: (message, fields) => this.ports.log(message, fields),
       reached: (point) => this.reached(point),
       isIdle: () => this.role === 'idle',
-      vouchForNone: (register) => this.vouchForNone(register),
       readRegister: () => this.ports.readRegister(),
       compareAndSet: (version, next) => {
         this.seekToken = this.nextToken++;
@@ -140,6 +140,10 @@ export class Replica {
   }
 
   private reached(point: CrashPoint): void {
+    const step = TARGET_STEPS[point];
+    if (step !== undefined) {
+      this.ports.log(step, { from: this.upstream?.node, copiedBlocks: this.follower?.copiedBlocks });
+    }
     this.ports.reached?.(point);
   }
 
@@ -285,14 +289,16 @@ export class Replica {
       // Of a damaged disk nothing is known to be right.
       const base = !sound ? ORIGIN : replica.state === 'syncing' ? replica.base : this.store.lastPosition;
       const known = { registerId: fromHex(message.registerId), registerVersion: message.registerVersion };
+      const newer = epoch > this.store.epoch;
       if (role === 'target') {
         this.store.peers.dropAll();
         this.store.marks.dropAll();
         await this.update({ epoch, replica: { ...known, state: 'syncing', base, groupEpoch: epoch } });
-      } else if (epoch > this.store.epoch) await this.update({ epoch, replica: known });
+      } else if (newer) await this.update({ epoch, replica: known });
       if (this.isStopped) return;
-      if (role === 'target') this.reached('target:joined');
       this.follow();
+      if (newer) this.ports.log('follows the primary of a newer epoch', { primary: link.node, epoch, as: role });
+      if (role === 'target') this.reached('target:joined');
       if (this.upstream !== link) return;
       this.role = 'following';
       if (role === 'member') this.beginBackup(link);
@@ -331,7 +337,6 @@ export class Replica {
   private finishSync(): void {
     const link = this.upstream;
     const base: Position = this.store.lastPosition;
-    this.ports.log('everything is here', { copiedBlocks: this.follower?.copiedBlocks });
     if (this.rules.voidAtFinish) this.store.peers.clearSuspect();
     void this.store.becomeSound({ state: 'in-sync', base }).then(
       () => {
@@ -359,21 +364,6 @@ export class Replica {
     if (token === this.seekToken) this.candidate.settled(result);
     // The answer to an attempt of an earlier tenure says nothing to this one.
     else if (token === this.tenureToken) this.primary?.casSettled(result);
-  }
-
-  /**
-   * A register without a primary was made by force: what other members have may be of a history that was given up. Notes
-   * durably that nothing is known of them.
-   */
-  private async vouchForNone(register: GroupRegister): Promise<void> {
-    const { peers } = this.store;
-    const others = absentOf(register);
-    for (const peer of peers.peers) if (!others.includes(peer)) peers.drop(peer);
-    for (const peer of others) {
-      peers.begin(peer, ORIGIN);
-      peers.of(peer)?.bitmap.setAll();
-    }
-    await this.store.update({});
   }
 
   private promote(register: GroupRegister): void {

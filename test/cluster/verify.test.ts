@@ -53,6 +53,42 @@ async function falsify(dir: string, block: number): Promise<void> {
   await pool.close();
 }
 
+/** What is a line in the log of a node, since it was started. */
+function linesOf(cluster: TestCluster, node: string): Array<Record<string, unknown> & { msg: string }> {
+  const lines = cluster.slot(node).running!.printed().split('\n');
+  return lines
+    .filter((line) => line.startsWith('{"level"'))
+    .map((line) => JSON.parse(line) as Record<string, unknown> & { msg: string });
+}
+
+/** After the loss and the return of that primary: each node says in its log, and in its timeline, what it saw of it. */
+async function failoverIsLogged(cluster: TestCluster, former: string): Promise<void> {
+  const { epoch, primary: successor } = (await cluster.status()).volumes[0]!;
+  const third = ['a', 'b', 'c'].find((name) => name !== former && name !== successor)!;
+  const follows = 'follows the primary of a newer epoch';
+  const told = linesOf(cluster, third).filter((line) => line.msg === follows && line['epoch'] === epoch);
+  assert.equal(
+    told.map(({ volume, primary, as }) => ({ volume, primary, as })),
+    [{ volume: 'disk', primary: successor, as: 'member' }],
+  );
+  const events = (await cluster.must('events', '--node', third, '--json')).trim().split('\n');
+  const kinds = events.map((line) => JSON.parse(line) as { kind: string; text: string });
+  assert.ok(kinds.some(({ kind, text }) => kind === 'following' && text.includes(`${successor} in epoch ${epoch}`)));
+  // Its steps back, in order.
+  const steps = ['being brought in sync', 'the barrier is raised', 'everything is here', 'in sync, and the primary'];
+  const lines = linesOf(cluster, former).filter(
+    ({ from, copiedBlocks }) => from === successor && copiedBlocks !== undefined,
+  );
+  const found = lines.map(({ msg }) => steps.findIndex((step) => msg.startsWith(step))).filter((step) => step >= 0);
+  assert.equal(found.slice(-steps.length), [0, 1, 2, 3], lines.map(({ msg }) => msg).join('; '));
+  // Without TLS and tokens too it is said who was let in.
+  const letIn = linesOf(cluster, third).filter(({ msg }) => msg === 'let in: a replica');
+  assert.ok(
+    letIn.some(({ volume, from, address }) => volume === 'disk' && from === successor && address !== undefined),
+  );
+  assert.ok(linesOf(cluster, successor).some(({ msg, peer, client }) => msg === 'let in' && peer && client));
+}
+
 test('equal under writes and while the primary changes; what differs is named', async () => {
   const cluster = await TestCluster.start(['a', 'b', 'c']);
   await cluster.create('disk', '64MiB', 3, '--allow-sparse');
@@ -83,6 +119,7 @@ test('equal under writes and while the primary changes; what differs is named', 
   await writers;
   await cluster.restart(primary);
   await cluster.untilSafe();
+  await failoverIsLogged(cluster, primary);
   const [victim] = ['a', 'b', 'c'].filter((name) => name !== primary);
   await cluster.stopNodes();
   await falsify(join(cluster.slot(victim!).dir, 'volumes', 'disk'), 1234);

@@ -33,7 +33,10 @@ const folder = temporaryFolder();
 const psk = pskFile(join(folder, 'psk'), 'alice');
 const key = psk.keys.get('alice')!;
 const log: string[] = [];
+const WRONG_KEY = Buffer.alloc(32, 'wrong');
 let node: SingleNode;
+/** All of it, with its fields. */
+const whole: string[] = [];
 let port = 0;
 let witness: Client;
 let witnessed = 0;
@@ -141,7 +144,11 @@ test.before(async () => {
     nbdTls,
     limits: { handshakeMs: 5000, stallMs: 5000 },
     prepare: (pool) => createVolume(join(folder, 'vol'), pool, { sizeBytes: SIZE, sparse: true }),
-    log: (_level, _message, fields) => log.push((fields as { reason: string }).reason),
+    maxConnections: 2,
+    log: (_level, message, fields) => {
+      whole.push(JSON.stringify({ message, fields }));
+      if (message !== 'let in') log.push((fields as { reason: string }).reason);
+    },
     onFatal: (error) => {
       throw error;
     },
@@ -158,6 +165,11 @@ test.after(async () => {
   witness.socket.destroy();
   assert.ok(await node.close());
 });
+  for (const secret of [key, WRONG_KEY]) {
+    for (const encoding of ['hex', 'base64', 'latin1'] as const) {
+      assert.not(whole.join('\n').includes(secret.toString(encoding)), 'a key in the log');
+    }
+  }
 
 test('bytes in the clear behind STARTTLS, in the same segment, are not heard', async () => {
   const client = await Client.plain();
@@ -209,7 +221,7 @@ test('a ClientHello in pieces of one byte is a good one', async () => {
 test('a wrong key', async () => {
   const { socket } = await Client.consented();
   socket.removeAllListeners('data');
-  const error = await secured(socket, Buffer.alloc(32, 1)).then(
+  const error = await secured(socket, WRONG_KEY).then(
     () => null,
     (e: Error) => e,
   );

@@ -13,18 +13,25 @@ import { freePorts } from '../support/free-ports.ts';
 import { bearer, httpGet } from '../support/https-get.ts';
 import { RespClient } from '../support/resp-client.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
+import { pskFile } from '../support/tls-files.ts';
 
 const test = suite('security, tokens in a cluster');
 const folder = temporaryFolder();
 const file = join(folder, 'tokens');
 const nodeFile = join(folder, 'node.token');
+const passwordFile = join(folder, 'password');
+const PASSWORD = 'correct horse battery staple';
+const psk = pskFile(join(folder, 'psk'), 'alice');
+/** Tokens. */
+const made: string[] = [];
 let cluster: TestCluster;
 let [boss, app, viewer, stranger] = ['', '', '', ''];
 
 async function create(name: string, ...more: string[]): Promise<string> {
   const { code, stdout, stderr } = await holdfast(['token', 'create', name, '--tokens', file, ...more]);
   assert.is(code, 0, stderr);
-  return stdout.toString().trim();
+  made.push(stdout.toString().trim());
+  return made.at(-1)!;
 }
 
 test.before(async () => {
@@ -33,11 +40,18 @@ test.before(async () => {
   viewer = await create('viewer', '--role', 'read', '--volume', 'keys');
   stranger = await create('stranger', '--role', 'read-write', '--volume', 'other');
   writeFileSync(nodeFile, await create('nodes', '--role', 'read-write'), { mode: 0o600 });
-  const args = ['--tokens', file, '--node-token-file', nodeFile];
+  writeFileSync(passwordFile, PASSWORD, { mode: 0o600 });
+  const guards = ['--kv-password-file', passwordFile, '--nbd-tls-psk', psk.file];
+  const args = ['--tokens', file, '--node-token-file', nodeFile, ...guards];
   cluster = await TestCluster.start(['a', 'b'], { args, env: { HOLDFAST_TOKEN: boss } });
 });
 
-test.after(() => cluster.stop());
+test.after(async () => {
+  await cluster.stop();
+  const [key] = psk.keys.values();
+  const secrets = [...made, PASSWORD, 'a wrong password', key!.toString('hex'), key!.toString('base64')];
+  for (const secret of secrets) assert.not(cluster.log().includes(secret), 'a secret in the log');
+});
 
 test('an admin makes a volume, others do not even see the status', async () => {
   await cluster.create('keys', '64MiB', 2, '--kind', 'kv');
@@ -54,7 +68,10 @@ async function portOf(node: string): Promise<RespClient> {
   await cluster.kill(node, 'SIGTERM');
   await cluster.restart(node, '--kv', `127.0.0.1:${port}`);
   await cluster.untilSafe();
-  return RespClient.open(port!);
+  const client = await RespClient.open(port!);
+  assert.match(String(await client.call('AUTH', 'a wrong password')), /^-WRONGPASS/);
+  assert.is(String(await client.call('AUTH', PASSWORD)), '+OK\r\n');
+  return client;
 }
 
 test('a port for Redis forwards with the token of its node', async () => {
@@ -101,6 +118,21 @@ test('R-14: a PUT of who may only read, or has another volume, is refused, and n
   await owner.close();
 });
 
+test('the port to look at the node wants a token too, where it is opened without TLS', async () => {
+  const [port] = await freePorts(1);
+  await cluster.kill('a', 'SIGTERM');
+  await cluster.restart('a', '--http', `0.0.0.0:${port}`, '--http-insecure');
+  const at = `http://127.0.0.1:${port}`;
+  assert.is((await httpGet(`${at}/healthz`)).status, 200);
+  assert.is((await httpGet(`${at}/api/node`)).status, 401);
+  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer('hf_none') })).status, 401);
+  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer(app) })).status, 200);
+  // On loopback nobody is asked.
+  await cluster.kill('a', 'SIGTERM');
+  await cluster.restart('a', '--http', `127.0.0.1:${port}`);
+  assert.is((await httpGet(`${at}/api/node`)).status, 200);
+});
+
 test('who may write to a disk may hold its writers back for a backup; nobody else, and nothing else', async () => {
   await cluster.create('disk', '8MiB', 2, '--allow-sparse');
   await cluster.untilSafe();
@@ -118,21 +150,6 @@ test('who may write to a disk may hold its writers back for a backup; nobody els
   // The files are read again in the background.
   while (/does not take that token/.test(await codeOf(reader, hold))) await pause(10);
   assert.match(await codeOf(app, hold), /^ACCESS: .*"app" permits no such volume/);
-test('the port to look at the node wants a token too, where it is opened without TLS', async () => {
-  const [port] = await freePorts(1);
-  await cluster.kill('a', 'SIGTERM');
-  await cluster.restart('a', '--http', `0.0.0.0:${port}`, '--http-insecure');
-  const at = `http://127.0.0.1:${port}`;
-  assert.is((await httpGet(`${at}/healthz`)).status, 200);
-  assert.is((await httpGet(`${at}/api/node`)).status, 401);
-  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer('hf_none') })).status, 401);
-  assert.is((await httpGet(`${at}/api/node`, { authorization: bearer(app) })).status, 200);
-  // On loopback nobody is asked.
-  await cluster.kill('a', 'SIGTERM');
-  await cluster.restart('a', '--http', `127.0.0.1:${port}`);
-  assert.is((await httpGet(`${at}/api/node`)).status, 200);
-});
-
   assert.match(await codeOf(reader, hold), /^ACCESS: .*"reader" is no admin/);
   assert.match(await codeOf(writer, { op: 'resign', volumeId } as { op: string }), /^ACCESS: .*"writer" is no admin/);
   const { token } = await admin(at, hold, { token: writer });

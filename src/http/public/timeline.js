@@ -14,7 +14,7 @@ const PHASES = [
   ['openMs', 'opening', 'until it served'],
 ];
 const GROUPS = {
-  failover: ['failover', 'seeking-promotion', 'epoch-open', 'tenure-over'],
+  failover: ['failover', 'seeking-promotion', 'epoch-open', 'following', 'tenure-over'],
   replicas: ['member-lost', 'member-syncing', 'reintegration', 'member-in-sync', 'replica-stopped'],
   trouble: ['isolated', 'poisoned', 'block-repaired', 'scrub-finished', 'not-hosted', 'replica-stopped'],
 };
