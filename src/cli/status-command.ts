@@ -1,4 +1,4 @@
-/** `holdfast status`: is my data safe? Exit codes: 0 safe, 1 degraded, 2 unavailable or not known. */
+/** `holdfast status`: is my data safe? Exit codes: 0 safe, 1 degraded, 2 unavailable, 3 not known. */
 import type { Command } from 'commander';
 import { asHoldfastError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
@@ -15,7 +15,8 @@ interface StatusFlags {
   watch?: boolean;
 }
 
-const EXIT = { safe: 0, degraded: 1, unavailable: 2 } as const;
+/** `unknown`, as the dashboard calls it: nobody could be asked, and all may be well. */
+const EXIT = { safe: 0, degraded: 1, unavailable: 2, unknown: 3 } as const;
 const WATCH_MS = 1000;
 const CLEAR = '\u001b[H\u001b[2J';
 
@@ -56,9 +57,9 @@ async function once(coordinator: Coordinator, flags: StatusFlags): Promise<void>
   } catch (error) {
     const known = asHoldfastError(error);
     const answer = `NOT KNOWN: the coordinator does not answer, so no failover can happen: ${known.message}`;
-    if (flags.json) printJson({ verdict: 'unavailable', answer, error: known.toJSON() });
+    if (flags.json) printJson({ verdict: 'unknown', answer, error: known.toJSON() });
     else process.stdout.write(`${answer}\n`);
-    process.exitCode = EXIT.unavailable;
+    process.exitCode = EXIT.unknown;
   }
 }
 
@@ -82,7 +83,11 @@ export function addStatusCommand(
   run: (work: () => Promise<void>, json?: boolean) => Promise<void>,
 ): void {
   addCoordinatorOption(
-    program.command('status').description('is my data safe? Exit codes: 0 safe, 1 degraded, 2 unavailable'),
+    program
+      .command('status')
+      .description(
+        'is my data safe? Exit codes: 0 safe, 1 degraded, 2 unavailable, 3 not known: no coordinator answers',
+      ),
   )
     .option('--json', 'print JSON')
     .option('--watch', 'again every second, until Ctrl-C')

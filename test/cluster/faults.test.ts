@@ -83,8 +83,14 @@ test('without the coordinator all goes on; a backup that is lost then holds writ
     await volume.write(0, Buffer.from('alone'));
     assert.is(text(await volume.read(0, 5)), 'alone');
     const { code, stdout } = await cluster.cli('status');
-    assert.is(code, 2);
+    assert.is(code, 3);
     assert.match(stdout, /NOT KNOWN/);
+    const json = await cluster.cli('status', '--json');
+    assert.is(json.code, 3);
+    const { verdict, answer, error } = JSON.parse(json.stdout) as Record<string, unknown>;
+    assert.is(verdict, 'unknown');
+    assert.match(String(answer), /^NOT KNOWN: /);
+    assert.is((error as { code: string }).code, 'UNREACHABLE');
     await cluster.kill(backup);
     let written = false;
     const writing = volume.write(0, Buffer.from('waits')).then(() => (written = true));
