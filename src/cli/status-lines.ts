@@ -35,9 +35,11 @@ export function remedyOf(volume: string, member: MemberView, others: readonly Me
 export function scrubText({ scrub, repairedBlocks }: Pick<MemberView, 'scrub' | 'repairedBlocks'>): string {
   const parts: string[] = [];
   if (scrub !== null) {
-    const { doneBytes, totalBytes, passes, foundBlocks } = scrub;
+    const { doneBytes, totalBytes, passes, foundBlocks, measuredBytesPerSecond: rate } = scrub;
     const percent = totalBytes === 0 ? 100 : Math.floor((doneBytes / totalBytes) * 100);
-    parts.push(`scrub ${percent} % of pass ${passes + 1}`);
+    // A node of before says no rate.
+    const speed = typeof rate === 'number' ? ` at ${formatBytes(rate)}/s` : '';
+    parts.push(`scrub ${percent} % of pass ${passes + 1}${speed}`);
     if (foundBlocks > 0) parts.push(`${foundBlocks} bad ${foundBlocks === 1 ? 'block' : 'blocks'} met in it`);
   }
   if (repairedBlocks !== null && repairedBlocks > 0) {

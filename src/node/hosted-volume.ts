@@ -6,6 +6,7 @@
  * other, and is marked as poisoned when a sync failed; when the volume is served no more, its clients get no further
  * answer.
  */
+import { randomInt } from 'node:crypto';
 import type { HoldfastError } from '../base/errors.ts';
 import { type DiskMeter, VolumeMeter } from '../base/meters.ts';
 import { BLOCK_BYTES } from '../base/units.ts';
@@ -174,6 +175,7 @@ export class HostedVolume implements PeerVolume {
         else if (backup !== null) backup.scrub(first, count, slot, done);
         return served !== null || backup !== null;
       },
+      randomInt(store.blocks),
     );
   }
 

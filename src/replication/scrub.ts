@@ -2,7 +2,8 @@
  * Reads a volume from end to end, again and again, so that what has rotted is found, and mended, while there is another
  * copy. Pure.
  *
- * Guarantees: a pass takes about the time that was stated, however the volume is filled; a bounded number of reads is
+ * Guarantees: a pass begins at a block that is handed in, goes on to the end and then from the start, so that processes which
+ * end early do not all read the same part; it takes about the time that was stated, however the volume is filled; a bounded number of reads is
  * under way; what cannot be read is passed over, and met again by the next pass.
  */
 import type { HoldfastError } from '../base/errors.ts';
@@ -26,14 +27,17 @@ export type ScrubRead = (
 export interface ScrubProgress {
   /** Passes that came to their end. */
   passes: number;
-  /** Where this pass is, of `totalBytes`. */
+  /** What this pass has got through, of `totalBytes`. */
   doneBytes: number;
   totalBytes: number;
   /** Reads since this pass began, of whomever, that met a block which does not match its checksum. */
   foundBlocks: number;
   /** Of the last pass that ended. */
   lastFoundBlocks: number | null;
+  /** What it is to get through. */
   bytesPerSecond: number;
+  /** What this pass does get through, holes too; null: too little was due yet to say. */
+  measuredBytesPerSecond: number | null;
 }
 
 export class Scrub {
@@ -42,7 +46,11 @@ export class Scrub {
   private readonly now: () => number;
   private readonly readBlocks: ScrubRead;
   private readonly blocksPerMs: number;
-  private at = 0;
+  private readonly from: number;
+  private at: number;
+  /** Blocks from `from` to the end, once it was there and goes on from the start up to `from`; null: not yet. */
+  private tail: number | null = null;
+  private beganMs: number;
   private underWay = 0;
   private lastMs: number;
   private saved = 0;
@@ -51,25 +59,43 @@ export class Scrub {
   private foundBefore = 0;
   private lastFound: number | null = null;
 
-  /** @param passMs what a pass over the whole volume may take */
-  constructor(store: BlockStore, arena: Arena, now: () => number, passMs: number, readBlocks: ScrubRead) {
+  /**
+   * @param passMs what a pass over the whole volume may take
+   * @param from the block that passes begin at: one at random
+   */
+  constructor(store: BlockStore, arena: Arena, now: () => number, passMs: number, readBlocks: ScrubRead, from: number) {
     this.store = store;
     this.arena = arena;
     this.now = now;
     this.readBlocks = readBlocks;
     this.blocksPerMs = store.blocks / passMs;
+    this.from = Math.min(from, Math.max(0, store.blocks - 1));
+    this.at = this.from;
     this.lastMs = now();
+    this.beganMs = this.lastMs;
   }
 
   get progress(): ScrubProgress {
     return {
       passes: this.passes,
-      doneBytes: this.at * BLOCK_BYTES,
+      doneBytes: this.done * BLOCK_BYTES,
       totalBytes: this.store.blocks * BLOCK_BYTES,
       foundBlocks: this.found,
       lastFoundBlocks: this.lastFound,
       bytesPerSecond: Math.round(this.blocksPerMs * BLOCK_BYTES * 1000),
+      measuredBytesPerSecond: this.measured(),
     };
+  }
+
+  /** Blocks that this pass has got through. */
+  private get done(): number {
+    return this.tail === null ? this.at - this.from : this.tail + this.at;
+  }
+
+  private measured(): number | null {
+    const tookMs = this.now() - this.beganMs;
+    const due = tookMs * this.blocksPerMs;
+    return due < RUN_BLOCKS ? null : Math.round((this.done * BLOCK_BYTES * 1000) / tookMs);
   }
 
   private get found(): number {
@@ -84,25 +110,39 @@ export class Scrub {
     while (this.underWay < READS_UNDER_WAY && this.saved >= 1 && this.next());
   }
 
+  /** Of the stretch that is read: up to the end of the volume, or to where the pass began. */
+  private get end(): number {
+    return this.tail === null ? this.store.blocks : this.from;
+  }
+
+  private over(): void {
+    this.passes++;
+    this.lastFound = this.found;
+    this.foundBefore += this.found;
+    this.tail = null;
+    this.beganMs = this.now();
+  }
+
   /** @returns whether something was begun */
   private next(): boolean {
     const { store } = this;
-    if (this.at >= store.blocks) {
+    if (this.at >= this.end) {
+      // A read under way may yet send it back.
       if (this.underWay > 0) return false;
-      this.passes++;
-      this.lastFound = this.found;
-      this.foundBefore += this.found;
-      this.at = 0;
+      if (this.tail === null && this.from > 0) this.tail = this.at - this.from;
+      else this.over();
+      this.at = this.tail === null ? this.from : 0;
     }
+    const { end } = this;
     const first = this.at;
     if (store.isHole(first)) {
       // Time is stated for the whole volume, but nothing lies there.
-      const end = store.runEnd(first, Math.min(store.blocks, first + Math.max(1, Math.floor(this.saved))));
-      this.saved -= end - first;
-      this.at = end;
+      const holeEnd = store.runEnd(first, Math.min(end, first + Math.max(1, Math.floor(this.saved))));
+      this.saved -= holeEnd - first;
+      this.at = holeEnd;
       return true;
     }
-    const count = store.runEnd(first, Math.min(store.blocks, first + RUN_BLOCKS)) - first;
+    const count = store.runEnd(first, Math.min(end, first + RUN_BLOCKS)) - first;
     if (this.saved < count && this.saved < MOST_SAVED_BLOCKS) return false;
     const slot = this.arena.take(count);
     if (slot === null) return false;

@@ -39,8 +39,11 @@ test('a reintegration says until when, in its line and in the first one', () => 
 });
 
 test('scrub and what was repaired', () => {
-  const scrub = { passes: 2, doneBytes: 43, totalBytes: 100, foundBlocks: 0, lastFoundBlocks: 0, bytesPerSecond: 9 };
+  const counts = { passes: 2, doneBytes: 43, totalBytes: 100, foundBlocks: 0, lastFoundBlocks: 0, bytesPerSecond: 9 };
+  const scrub = { ...counts, measuredBytesPerSecond: null };
   assert.is(detailOf(member({ scrub })), 'scrub 43 % of pass 3');
+  const measured = { ...scrub, measuredBytesPerSecond: 2 * MiB };
+  assert.is(detailOf(member({ scrub: measured })), 'scrub 43 % of pass 3 at 2 MiB/s');
   assert.is(scrubText({ scrub, repairedBlocks: 1 }), 'scrub 43 % of pass 3, 1 block repaired');
   assert.is(
     detailOf(member({ scrub: { ...scrub, foundBlocks: 2 }, repairedBlocks: 3 })),
