@@ -1,7 +1,7 @@
 /** Who is answered on the HTTP port of a node, with what, and who is not. */
 // deadline: 180 s
 import { request } from 'node:http';
-import { connect as connectTcp } from 'node:net';
+import { type Socket, connect as connectTcp } from 'node:net';
 import { join } from 'node:path';
 import * as assert from 'uvu/assert';
 import { suite } from 'uvu';
@@ -166,6 +166,32 @@ test('32 streams, and not one more; a place that is left is free', async () => {
   const first = streams[0]!;
   await first.first('rates', ({ node }) => node === 'b', 'rates');
   for (const stream of [...streams, last]) stream.close();
+});
+
+test('128 connections, and not one more; a place that is left is free', async () => {
+  const { hostname, port } = new URL(http.url('a', ''));
+  const get = 'GET /healthz HTTP/1.1\r\nHost: localhost\r\n';
+  const sockets: Socket[] = [];
+  // Some are open already. Answered, each has 30 s for its next request.
+  for (let open = true; open && sockets.length <= 128;) {
+    const socket = connectTcp(Number(port), hostname, () => socket.write(`${get}\r\n`));
+    socket.on('error', () => {});
+    open = await new Promise((resolve) => {
+      socket.once('data', (answer) => resolve(answer.toString().startsWith('HTTP/1.1 200 ')));
+      socket.once('close', () => resolve(false));
+    });
+    if (open) sockets.push(socket);
+  }
+  assert.ok(sockets.length > 100 && sockets.length <= 128, `${sockets.length}`);
+  const oneMore = (): Promise<string> => raw(http.url('a', ''), `${get}Connection: close\r\n\r\n`);
+  assert.is(await oneMore(), '');
+  sockets.pop()!.destroy();
+  // The node hears of the end of the other one when it does.
+  let answer = '';
+  for (let tries = 0; tries < 1000 && answer === ''; tries++) answer = await oneMore();
+  assert.match(answer, /^HTTP\/1.1 200 /);
+  for (const socket of sockets) socket.destroy();
+  for (let free = 0; free < 8;) free = (await oneMore()) === '' ? 0 : free + 1;
 });
 
 test('a coordinator that is gone is told, and so is its return', async () => {

@@ -175,9 +175,11 @@ else {
     await stop(served);
   });
 
-  test('a CA: no certificate, or one of another CA, is refused, and the client that trusts another CA refuses', async () => {
+  test('a CA: no certificate, an expired one, or one of another CA, is refused, and the client that trusts another CA refuses', async () => {
     const served = await serve(join(folder, 'mutual', 'vol'), [...x509, '--nbd-tls-ca', ca.certFile]);
     const foreign = ca.clientFolder(join(folder, 'foreign'), stranger);
+    const expired = ca.clientFolder(join(folder, 'expired'));
+    ca.issue('client', expired, -1);
     const distrusting = stranger.clientFolder(join(folder, 'distrusting'));
     const uri = (certificates: string): string => `${served.uri}/vol?tls-certificates=${certificates}`;
     await fails(/./, 'nbdinfo', [uri(anonymous)]);
@@ -185,12 +187,14 @@ else {
     await fails(/./, 'nbdinfo', [uri(foreign)]);
     // The CAs share a name, so that GnuTLS sends this certificate at all. qemu verifies its own, and does not.
     await logged(served, /UNABLE_TO_VERIFY_LEAF_SIGNATURE|CERT_SIGNATURE_FAILURE/);
+    await fails(/./, 'nbdinfo', [uri(expired)]);
+    await logged(served, /CERT_HAS_EXPIRED/);
     await fails(/./, 'qemu-img', ['info', ...qemu(served.port, `tls-creds-x509,dir=${anonymous}`)]);
     await fails(/certificate/i, 'nbdinfo', [uri(distrusting)]);
     // One line for each that failed, and none for the one that is good.
     await succeeds('nbdinfo', [uri(own)]);
-    await logged(served, /(?:.*\n){4}/);
-    assert.is(served.log().trim().split('\n').length, 4, served.log());
+    await logged(served, /(?:.*\n){5}/);
+    assert.is(served.log().trim().split('\n').length, 5, served.log());
     await stop(served);
   });
 

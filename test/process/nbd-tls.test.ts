@@ -15,6 +15,7 @@ import { type NbdTlsOptions, loadNbdTls, parsePsk } from '../../src/node/nbd-tls
 import { SingleNode } from '../../src/node/single-node.ts';
 import { createVolume } from '../../src/storage/volume-folder.ts';
 import { infoOption, option, request, u32 } from '../support/nbd-client.ts';
+import { RawClient } from '../support/raw-client.ts';
 import { Random } from '../support/random.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { pskFile } from '../support/tls-files.ts';
@@ -32,11 +33,11 @@ const HELLO = u32(3);
 const folder = temporaryFolder();
 const psk = pskFile(join(folder, 'psk'), 'alice');
 const key = psk.keys.get('alice')!;
-const log: string[] = [];
 const WRONG_KEY = Buffer.alloc(32, 'wrong');
-let node: SingleNode;
+const log: string[] = [];
 /** All of it, with its fields. */
 const whole: string[] = [];
+let node: SingleNode;
 let port = 0;
 let witness: Client;
 let witnessed = 0;
@@ -164,12 +165,12 @@ test.after.each(async () => {
 test.after(async () => {
   witness.socket.destroy();
   assert.ok(await node.close());
-});
   for (const secret of [key, WRONG_KEY]) {
     for (const encoding of ['hex', 'base64', 'latin1'] as const) {
       assert.not(whole.join('\n').includes(secret.toString(encoding)), 'a key in the log');
     }
   }
+});
 
 test('bytes in the clear behind STARTTLS, in the same segment, are not heard', async () => {
   const client = await Client.plain();
@@ -351,6 +352,23 @@ test('options that make no sense, and files of keys that are none; no key is sho
   assert.is(await loadNbdTls({ policy: 'off' }), null);
   assert.is((await loadNbdTls({ pskFile: psk.file }))!.policy, 'require');
   assert.is((await loadNbdTls({ pskFile: psk.file, policy: 'allow' }))!.policy, 'allow');
+});
+
+test('one connection more than the port for clients has places is turned away; a place that is left is free', async () => {
+  const clients = Number(node.address.split(':').at(-1));
+  const open = [await RawClient.connect(clients), await RawClient.connect(clients)];
+  for (const [i, client] of open.entries()) assert.is((await client.hello(BigInt(i + 1), 1)).error, null);
+  const third = await RawClient.connect(clients);
+  await third.closed;
+  assert.is(third.goodbye?.code, 'TOO_MANY', third.goodbye?.message);
+  await logged(1, /the limit is 2/);
+  // Whoever is in is not disturbed.
+  assert.is((await open[1]!.attach('', null)).error, null);
+  open[0]!.socket.end();
+  await until(() => node.server.connectionCount === 1, 'the server to hear of it');
+  const next = await RawClient.connect(clients);
+  assert.is((await next.hello(4n, 1)).error, null);
+  for (const client of [open[1]!, next]) client.socket.destroy();
 });
 
 test('the command line', async () => {

@@ -11,6 +11,7 @@ import { freePorts } from '../support/free-ports.ts';
 import { httpGet } from '../support/https-get.ts';
 import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { type Pair, TestCa } from '../support/tls-files.ts';
+import { until } from '../support/until.ts';
 
 const test = suite('security, the Redis port under TLS');
 const folder = temporaryFolder();
@@ -23,8 +24,8 @@ const ofNode = ca.issue('a', undefined, 2, ['URI:holdfast:node:a']);
 const coordinator = ca.issue('coordinator');
 let cluster: TestCluster;
 let port = 0;
-
 let httpPort = 0;
+
 test.before(async () => {
   [port, httpPort] = (await freePorts(2)) as [number, number];
   const tls = (name: string): string[] => ca.flags(name === 'a' ? ofNode : coordinator);
@@ -66,11 +67,17 @@ test('so does ioredis, many commands at once and large values', async () => {
   await redis.quit();
 });
 
-test('whoever shows no certificate, or one of another CA, gets to no command', async () => {
-  for (const pair of [null, stranger]) {
+test('whoever shows no certificate, an expired one, or one of another CA, gets to no command', async () => {
+  for (const [pair, words] of [
+    [null, 'this port wants a certificate'],
+    [stranger, 'comes from another CA'],
+    [ca.issue('late', undefined, -1), 'the certificate has expired'],
+  ] as const) {
     const said = await redisCli(pair, 'GET', 'greeting');
     assert.not.match(said, 'hello');
-    assert.match(said, pair === null ? /ERR.*this port wants a certificate/ : /ERR.*comes from another CA/);
+    assert.match(said, new RegExp(`ERR.*${words}`));
+    const verdict = new RegExp(`"port":"Redis".*${words}.*refused: the certificate`);
+    await until(() => verdict.test(cluster.log()), `a line: ${words}`);
   }
 });
 
@@ -84,13 +91,6 @@ test('whoever speaks no TLS is told so in an error of Redis', async () => {
   assert.match(said, /^-ERR .*this port speaks TLS.*redis-cli --tls[^\n]*\r\n$/);
 });
 
-test('beyond loopback it speaks TLS by itself; off is refused there, and require without certificates everywhere', async () => {
-  const own = ['--listen', '127.0.0.1:0', '--peer-listen', '127.0.0.1:0', '--coordinator', 'holdfasts://127.0.0.1:1'];
-  const start = (...more: string[]): ReturnType<typeof holdfast> =>
-    holdfast(['node', '--name', 'a', '--dir', join(folder, 'n'), ...own, ...more]);
-  const open = ['--kv', `0.0.0.0:${port}`];
-  const off = await start(...ca.flags(ofNode), ...open, '--kv-tls', 'off');
-  assert.match(off.stderr, /listen for --kv: permission denied.*nothing protects it.*not --kv-tls off/);
 test('the HTTP port of a node without tokens lets in certificates of its CA', async () => {
   const at = `https://127.0.0.1:${httpPort}`;
   const caFile = ca.certFile;
@@ -101,6 +101,13 @@ test('the HTTP port of a node without tokens lets in certificates of its CA', as
   assert.is((await httpGet(`${at}/metrics`, { caFile, pair: client })).status, 200);
 });
 
+test('beyond loopback it speaks TLS by itself; off is refused there, and require without certificates everywhere', async () => {
+  const own = ['--listen', '127.0.0.1:0', '--peer-listen', '127.0.0.1:0', '--coordinator', 'holdfasts://127.0.0.1:1'];
+  const start = (...more: string[]): ReturnType<typeof holdfast> =>
+    holdfast(['node', '--name', 'a', '--dir', join(folder, 'n'), ...own, ...more]);
+  const open = ['--kv', `0.0.0.0:${port}`];
+  const off = await start(...ca.flags(ofNode), ...open, '--kv-tls', 'off');
+  assert.match(off.stderr, /listen for --kv: permission denied.*nothing protects it.*not --kv-tls off/);
   const none = await start('--kv', '127.0.0.1:0', '--kv-tls', 'require');
   assert.match(none.stderr, /parse --kv-tls require.*this node has no certificate/);
   // It gets past the rule, to the port, which is taken.

@@ -16,6 +16,7 @@ import { holdfast, temporaryFolder } from '../support/server-process.ts';
 import { type Pair, TestCa } from '../support/tls-files.ts';
 import { until } from '../support/until.ts';
 import { readFileSync } from 'node:fs';
+import { connect as connectPlain } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 
 const test = suite('security, a cluster under TLS');
@@ -133,6 +134,23 @@ function knock(pair: Pair | null, from: string): Promise<string> {
     socket.on('close', () => resolve(heard));
   });
 }
+
+test('whoever speaks no TLS at the port for nodes is told so, and gets no further', async () => {
+  const heard = await new Promise<string>((resolve) => {
+    const socket = connectPlain(peerPort, '127.0.0.1', () => {
+      const ids = { volumeId: '11'.repeat(16), registerId: '22'.repeat(16), streamId: '33'.repeat(16) };
+      const hello = { minVersion: 1, maxVersion: 1, ...ids, volume: 'v', from: 'b', to: 'a', bootId: 'boot' };
+      socket.write(peerHead(peerPayload('HELLO', encodePeerHello(hello)), 0));
+    });
+    let text = '';
+    socket.on('data', (bytes) => (text += bytes.toString('latin1')));
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(text));
+  });
+  assert.match(heard, /this port speaks TLS, and what came is none/);
+  assert.not.match(heard, /has v as/);
+  await until(() => /"port":"nodes".*refused: no TLS/.test(cluster.log()), 'a line of log');
+});
 
 test('nobody but a node, under its own name, gets a word with a node', async () => {
   assert.match(await knock(client, 'b'), /the certificate names no node.*URI:holdfast:node:NAME/);
