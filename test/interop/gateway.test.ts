@@ -1,4 +1,5 @@
 /** `holdfast nbd`: real NBD clients on a real gateway, in front of a real server that is killed and started again. */
+// deadline: 300 s
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, statSync, writeFileSync } from 'node:fs';
