@@ -52,8 +52,6 @@ interface Row {
   readonly payload: readonly [number, number];
   /** Its payload is handed over: it lies in memory of its own. That of others is valid only during the call. */
   readonly owned: boolean;
-  /** Its payload carries CRCs of all its bytes, which whoever takes it looks at: it is not read for the frame's besides. */
-  readonly verifiesItself: boolean;
 }
 
 const row = (number: number, from: PeerSender, least: number, most: number, owned = false): Row => ({
@@ -61,7 +59,6 @@ const row = (number: number, from: PeerSender, least: number, most: number, owne
   from,
   payload: [least, most],
   owned,
-  verifiesItself: false,
 });
 const RUNS_BYTES = 4 + 8 * MAX_RUNS;
 
@@ -70,7 +67,7 @@ export const PEER_MESSAGES = {
   HELLO: row(1, 'hello', 58, 2 * KiB),
   GOODBYE: row(2, 'both', 4, 4 + MAX_REASON_BYTES),
   JOIN: row(16, 'primary', 33, 33),
-  RECORD: { ...row(17, 'primary', 96, RECORD_HEADER_BYTES + MAX_IO_BLOCKS * BLOCK_BYTES, true), verifiesItself: true },
+  RECORD: row(17, 'primary', 96, RECORD_HEADER_BYTES + MAX_IO_BLOCKS * BLOCK_BYTES, true),
   BEAT: row(18, 'primary', 24, 24),
   COPY: row(19, 'primary', COPY_FIELDS_BYTES, COPY_FIELDS_BYTES + MAX_IO_BLOCKS * BLOCK_BYTES, true),
   BARRIER: row(20, 'primary', 16, 16),
@@ -202,7 +199,7 @@ export class PeerFrameDecoder {
   private finish(type: PeerFrameType, payload: Uint8Array): void {
     this.type = null;
     this.payload = EMPTY;
-    if (!type.verifiesItself && crc32(payload) !== this.payloadCrc)
+    if (crc32(payload) !== this.payloadCrc)
       return this.fail('BAD_FRAME', `${type.name}: the payload does not match its CRC`);
     try {
       this.sink.onFrame(type, payload);
