@@ -6,10 +6,9 @@
  * with what it wrote to stderr.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { AddressInfo } from 'node:net';
+import { freePorts } from './free-ports.ts';
 
 export type Durability = 'always' | 'none';
 
@@ -119,13 +118,6 @@ export async function startHoldfast(options: ServeOptions): Promise<Server> {
 }
 
 /** A port that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
+export async function freePort(): Promise<number> {
+  return (await freePorts(1))[0]!;
 }
