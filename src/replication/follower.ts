@@ -173,7 +173,7 @@ export class Follower {
 
   private takeRecord(bytes: Uint8Array): HoldfastError | null {
     const refuse = (detail: string): HoldfastError => new HoldfastError('BAD_FRAME', { operation: 'follow', detail });
-    // Its payload is read once, where it is to lie: for the CRC of each block, and so for that of all.
+    // The frame's CRC was right. Its payload is read once more, where it is to lie: for the CRC of each block, and so of all.
     const decoded = decodeRecord(bytes, 0, this.store.volumeId, false);
     if (decoded === null || decoded.totalBytes !== bytes.length) return refuse('a record that does not verify');
     if (isLocal(decoded.kind)) return refuse('a record of another disk');
